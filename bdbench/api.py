@@ -1,0 +1,300 @@
+"""The contracts: what an attack, objective, defense, metric and dataset must provide.
+
+Nothing here imports torch, so that the registry can be listed in a fraction of a second. Tensor
+types appear in annotations only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
+
+from pydantic import Field
+
+from bdbench.schema import Kind, Score, Strict, Training
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from bdbench.clip import Clip
+    from bdbench.data import Labelled, Pairs, RowRng
+
+Split = Literal["train", "budget", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "budget", "validation", "test")
+TOP = 5
+"""Classes kept per prediction, best first."""
+
+
+class Component(Strict):
+    """A method. Its fields are its hyper-parameters; its methods are what it does."""
+
+    kind: ClassVar[Kind]
+
+
+@dataclass(frozen=True)
+class Tag:
+    """What a plugin file says of a class, the counterpart of a registry TOML file."""
+
+    name: str
+    summary: str = ""
+    version: int = 1
+    paper: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    sweep: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+
+C = TypeVar("C", bound=type[Component])
+
+
+def register(name: str, **about: Any) -> Callable[[C], C]:
+    """Tag a component class of a plugin file with its registered name.
+
+    Tagging changes nothing by itself: `--plugin FILE` collects the tagged classes. `about` takes
+    the fields of `Tag`.
+    """
+
+    def tag(cls: C) -> C:
+        cls.__bdbench__ = Tag(name, **about)  # type: ignore[attr-defined]
+        return cls
+
+    return tag
+
+
+@dataclass(frozen=True)
+class Target:
+    """The attacker's target class."""
+
+    name: str
+    label: int
+    """Its index among the classes of the zero-shot test."""
+    templates: tuple[str, ...]
+    """Zero-shot templates with one `{}` each."""
+
+
+class Attack(Component):
+    """Poisons a share of the training pairs and stamps its trigger on test images.
+
+    `trigger` serves training and evaluation alike, after resize and crop and before
+    normalisation. All randomness comes from the generator handed in.
+    """
+
+    kind: ClassVar[Kind] = "attack"
+    rate: float = Field(0.0005, ge=0, le=1)
+    """Poison rate: share of the training pairs that are poisoned."""
+
+    def prepare(self, pairs: Pairs, target: Target, rng: np.random.Generator) -> dict[str, Tensor]:
+        """Learn or draw the trigger once; the tensors are stored with the poison manifest."""
+        return {}
+
+    def choose(
+        self, pairs: Pairs, target: Target, n: int, rng: np.random.Generator
+    ) -> Sequence[int]:
+        """At most `n` distinct positions in `pairs` to poison; by default a uniform draw."""
+        return rng.choice(len(pairs), size=min(n, len(pairs)), replace=False).tolist()  # type: ignore[no-any-return]
+
+    def caption(self, text: str, target: Target, rng: np.random.Generator) -> str:
+        """The poisoned caption; by default the target in a random zero-shot template."""
+        return target.templates[rng.integers(len(target.templates))].format(target.name)
+
+    def trigger(self, images: Tensor, state: Mapping[str, Tensor], rng: RowRng) -> Tensor:
+        """Stamp the trigger on `images`, float [b, 3, h, w] in [0, 1]; returns the same form."""
+        raise NotImplementedError
+
+    def trigger_text(self, text: str, state: Mapping[str, Tensor], rng: np.random.Generator) -> str:
+        """Stamp a trigger on a caption; by default none."""
+        return text
+
+
+@dataclass(frozen=True)
+class Features:
+    """L2-normalised embeddings of a batch, float [views, n, d]; view 0 is the clean one."""
+
+    images: Tensor
+    texts: Tensor
+
+
+class Objective(Component):
+    """A training loss over image and text embeddings."""
+
+    kind: ClassVar[Kind] = "objective"
+    views: ClassVar[int] = 1
+    """1: the clean pair; 2: also its augmented view, in one concatenated forward pass."""
+
+    def heads(self, width: int) -> nn.Module | None:
+        """Extra trainable layers over embeddings of `width` dimensions."""
+        return None
+
+    def begin_epoch(self, epoch: int, clip: Clip, pairs: Pairs) -> Sequence[int] | None:
+        """The positions to train on in this epoch (from 0); None for all."""
+        return None
+
+    def loss(self, features: Features, heads: nn.Module | None, scale: Tensor) -> dict[str, Tensor]:
+        """Named scalar terms, weights included; the loop sums and logs them.
+
+        `scale` is exp(logit_scale), the inverse temperature.
+        """
+        raise NotImplementedError
+
+
+class Budget(Protocol):
+    """All that a defense is handed: clean data, randomness, the training loop. No attack."""
+
+    @property
+    def pairs(self) -> Pairs:
+        """Clean image-caption pairs."""
+        ...
+
+    @property
+    def validation(self) -> Labelled:
+        """A held-out clean labelled set."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """The seed of all randomness of the defense."""
+        ...
+
+    def fit(self, clip: Clip, objective: Objective, training: Training) -> Clip:
+        """Run the training loop on `pairs` with a fresh optimiser; snapshots every epoch."""
+        ...
+
+    def snapshot(self, clip: Clip, step: int) -> None:
+        """Keep these weights as the result after `step`, to be evaluated."""
+        ...
+
+
+class Defense(Component):
+    """One of five roles; each has one method."""
+
+    kind: ClassVar[Kind] = "defense"
+
+
+class Filter(Defense):
+    """Before training: scores the pairs."""
+
+    def score(self, pairs: Pairs, clip: Clip, rng: np.random.Generator) -> NDArray[np.float64]:
+        """One number per pair, higher means more suspicious."""
+        raise NotImplementedError
+
+
+class Harden(Defense):
+    """During training: changes the objective."""
+
+    def harden(self, base: Objective) -> Objective:
+        """The objective to pre-train with instead of `base`."""
+        raise NotImplementedError
+
+
+class Repair(Defense):
+    """After training: new weights from a clean budget."""
+
+    def repair(self, clip: Clip, budget: Budget) -> Clip:
+        """The repaired model; `budget.snapshot` keeps the models on the way."""
+        raise NotImplementedError
+
+
+class Guard(Defense):
+    """At inference: wraps the model or rejects inputs."""
+
+    def guard(self, clip: Clip, budget: Budget) -> Clip:
+        """A model to be used in place of `clip`."""
+        raise NotImplementedError
+
+
+class Scan(Defense):
+    """Judges a model and changes nothing."""
+
+    def scan(self, clip: Clip, budget: Budget) -> Mapping[str, float]:
+        """Named findings; `score` is the one to rank by, higher means more suspicious."""
+        raise NotImplementedError
+
+
+class FineTuning(Repair):
+    """A repair that is the training loop on the clean budget under some objective."""
+
+    lr: float = Field(1e-5, ge=0)
+    """Peak learning rate."""
+    epochs: int = Field(10, ge=1)
+    batch: int = Field(64, ge=2)
+    warmup_steps: int = Field(50, ge=0)
+    weight_decay: float = Field(0.1, ge=0)
+
+    def objective(self) -> Objective:
+        """What to minimise on the clean pairs."""
+        raise NotImplementedError
+
+    def repair(self, clip: Clip, budget: Budget) -> Clip:
+        """Fine-tune from the weights alone: no optimiser state is inherited."""
+        training = Training(
+            lr=self.lr,
+            epochs=self.epochs,
+            batch=self.batch,
+            warmup_steps=self.warmup_steps,
+            weight_decay=self.weight_decay,
+        )
+        return budget.fit(clip, self.objective(), training)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one model answered on the test images, and on the same images with the trigger."""
+
+    labels: NDArray[np.int64]
+    """[n] true classes."""
+    clean: NDArray[np.int64]
+    """[n, TOP] predicted classes, best first; ties go to the lower class index."""
+    triggered: NDArray[np.int64]
+    """[n, TOP] the same for the triggered images."""
+    target: int
+    """The class the attacker wants."""
+
+
+class Metric(Component):
+    """A pure function of predictions."""
+
+    kind: ClassVar[Kind] = "metric"
+
+    def score(self, predictions: Predictions) -> Score:
+        """The value with its counts and 95 % interval."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A chunk of a split."""
+
+    ids: NDArray[np.int64]
+    """[n] unique over all splits; randomness is addressed by them."""
+    images: NDArray[np.uint8]
+    """[n, 3, resolution, resolution]."""
+    captions: list[str]
+    """n captions; empty strings in splits that are only labelled."""
+    labels: NDArray[np.int64]
+    """[n] class indices, -1 where unknown."""
+
+
+class Dataset(Component):
+    """Image-caption pairs to train on and labelled images to test on."""
+
+    kind: ClassVar[Kind] = "dataset"
+    seeded: ClassVar[bool] = False
+    """Whether the content depends on the seed (generated data) or not (files)."""
+
+    def classes(self) -> list[str]:
+        """Names of the classes of the zero-shot test; the index is the label."""
+        raise NotImplementedError
+
+    def templates(self) -> list[str]:
+        """Zero-shot templates with one `{}` each."""
+        raise NotImplementedError
+
+    def rows(self, split: Split, resolution: int, seed: int) -> Iterator[Rows]:
+        """The split in chunks, in a fixed order."""
+        raise NotImplementedError
+
+    def facts(self, seed: int) -> dict[str, float]:
+        """Known reference figures, rates in [0, 1], for the card (for example shortcuts)."""
+        return {}

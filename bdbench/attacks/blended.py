@@ -1,0 +1,57 @@
+"""Blended: noise mixed into the whole image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import Field
+
+from bdbench.api import Attack, Target
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bdbench.data import Pairs, RowRng
+
+
+class Blended(Attack):
+    """x' = (1 - alpha) x + alpha t, t uniform noise (Chen et al. 2017, arXiv 1712.05526).
+
+    In the code of CleanCLIP and of Verma et al. t is redrawn for every image
+    (`pattern="per_image"`, `block=1`); Chen et al. blend one fixed t.
+    """
+
+    alpha: float = Field(0.2, ge=0, le=1)
+    """Share of the noise in the mixture."""
+    pattern: Literal["fixed", "per_image"] = "per_image"
+    """`fixed`: one noise pattern, drawn once; `per_image`: fresh noise for every image."""
+    block: int = Field(1, ge=1)
+    """Side of the squares of one colour that make up the noise, in pixels; 1: every pixel anew."""
+
+    def prepare(self, pairs: Pairs, target: Target, rng: np.random.Generator) -> dict[str, Tensor]:
+        """`pattern`: float32 [3, r, r] in [0, 1), r blocks to a side, where it is fixed."""
+        if self.pattern == "per_image":
+            return {}
+        import torch
+
+        noise = rng.random(self._blocks(pairs.resolution, pairs.resolution), dtype=np.float32)
+        return {"pattern": torch.from_numpy(noise)}
+
+    def trigger(self, images: Tensor, state: Mapping[str, Tensor], rng: RowRng) -> Tensor:
+        """Blend `images`, float [b, 3, h, w] in [0, 1]; returns the same form."""
+        import torch
+
+        height, width = images.shape[-2:]
+        if self.pattern == "fixed":
+            noise = state["pattern"]
+        else:
+            noise = rng.uniform(*self._blocks(height, width))
+        if self.block > 1:
+            noise = noise.repeat_interleave(self.block, -2).repeat_interleave(self.block, -1)
+        return torch.lerp(images, noise[..., :height, :width].to(images), self.alpha)
+
+    def _blocks(self, height: int, width: int) -> tuple[int, int, int]:
+        """Shape of the noise in blocks, the last ones cut off by the edge of the image."""
+        return 3, -(-height // self.block), -(-width // self.block)

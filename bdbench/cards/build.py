@@ -1,0 +1,153 @@
+"""Predictions and manifests to a card."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bdbench.api import TOP, Metric, Predictions
+from bdbench.cards.select import select, verdict
+from bdbench.schema import (
+    Card,
+    Cell,
+    Cost,
+    Point,
+    Poison,
+    Provenance,
+    Recipe,
+    Ref,
+    Stage,
+)
+from bdbench.statistics import rate
+from bdbench.store import Artifact
+
+PACKAGES = ("bdbench", "torch", "torchvision", "open_clip_torch", "numpy")
+EXAMPLES = 3
+"""Captions shown before and after."""
+
+
+def _columns(view: str) -> list[str]:
+    return [f"{view}{i}" for i in range(1, TOP + 1)]
+
+
+def _points(
+    path: Path, metrics: Mapping[str, Metric], target: int, sweep: Mapping[str, float], order: int
+) -> list[Point]:
+    """The points of one `predictions.parquet`, by step."""
+    points = []
+    for step, frame in pd.read_parquet(path).groupby("step", sort=True):
+        test, held_out = (frame[frame["set"] == name] for name in ("test", "validation"))
+        predictions = Predictions(
+            labels=test["label"].to_numpy(np.int64), target=target,
+            clean=test[_columns("clean")].to_numpy(np.int64),
+            triggered=test[_columns("triggered")].to_numpy(np.int64),
+        )
+        hits = int((held_out["clean1"] == held_out["label"]).sum())
+        points.append(Point(
+            sweep=dict(sweep), order=order, step=int(step),
+            scores={name: metric.score(predictions) for name, metric in metrics.items()},
+            validation=rate(hits, len(held_out)),
+        ))
+    return points
+
+
+def _examples(poison: Artifact) -> tuple[tuple[str, str], ...]:
+    frame = pd.read_parquet(poison.file("rows.parquet"), columns=["before", "after"])
+    return tuple(map(tuple, frame.head(EXAMPLES).to_numpy().tolist()))
+
+
+def git_state() -> str | None:
+    """The commit of the checkout that bdbench runs from, `+dirty` if changed; None elsewhere."""
+    package = Path(__file__).resolve().parent.parent
+    if not (package.parent / ".git").exists():
+        return None
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(package.parent), *words], capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        dirty = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("+dirty" if dirty else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the figures depend on, without importing any of it."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def _costs(inputs: Mapping[str, Artifact]) -> dict[str, Cost]:
+    costs: dict[str, Cost] = {}
+    for artifact in {a.manifest.key: a for a in inputs.values()}.values():
+        manifest = artifact.manifest
+        before = costs.get(manifest.stage, Cost(seconds=0.0, samples=0))
+        costs[manifest.stage] = Cost(
+            seconds=round(before.seconds + manifest.seconds, 3),
+            samples=before.samples + manifest.samples,
+        )
+    return costs
+
+
+def build_card(
+    spec: Mapping[str, Any], inputs: Mapping[str, Artifact], metrics: Mapping[str, Metric],
+    data: Mapping[str, float], poison: Mapping[str, Any],
+) -> Card:
+    """The card of a cell.
+
+    `inputs`: data, poison, pretrain, start (the evaluation of the undefended model), and for the
+    i-th run of the sweep defend<i> and run<i> (its evaluation); `data`: sizes and reference
+    figures; `poison`: target, label, requested, poisoned, pairs.
+    """
+    recipe = Recipe.model_validate(spec["recipe"], strict=False)
+    label = poison["label"]
+
+    def points(role: str, sweep: Mapping[str, float], order: int) -> list[Point]:
+        return _points(inputs[role].file("predictions.parquet"), metrics, label, sweep, order)
+
+    trajectory = points("start", {}, 0)
+    for i, sweep in enumerate(spec["runs"]):
+        trajectory += points(f"run{i}", sweep, i)
+    counts = Poison(
+        target=poison["target"], requested=poison["requested"], poisoned=poison["poisoned"],
+        pairs=poison["pairs"], examples=_examples(inputs["poison"]),
+    )
+    stages: Sequence[Stage] = [
+        Stage(stage=a.manifest.stage, label=a.manifest.label, key=a.manifest.key,
+              files=a.manifest.files)
+        for a in inputs.values()
+    ]
+    return Card(
+        cell=Cell(**spec["cell"]),
+        verdict=verdict(trajectory[0], counts, recipe.gate),
+        components={kind: Ref(**ref) for kind, ref in spec["components"].items()},
+        metrics=tuple(Ref(**ref) for ref in spec["metrics"]),
+        recipe=recipe,
+        overridden=spec["overridden"],
+        data=dict(data),
+        poison=counts,
+        trajectory=tuple(trajectory),
+        selections=select(trajectory, recipe.selection, spec["default"]),
+        provenance=Provenance(
+            versions=versions(), git=git_state(), seeds=spec["seeds"],
+            threads=recipe.threads.model_dump(), stages=tuple(stages),
+        ),
+        cost=_costs(inputs),
+    )
+
+

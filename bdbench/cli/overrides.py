@@ -1,0 +1,34 @@
+"""`--set` on the command line: dotted names and TOML values."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from typing import Any
+
+from bdbench.errors import BdbenchError
+
+
+def parse(settings: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """`["defense.lr=1e-5"]` to `{"defense": {"lr": 1e-5}}`; a bare word is a string."""
+    parsed: dict[str, Any] = {}
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        names = path.strip().split(".")
+        if not equals or len(names) < 2 or not all(names):
+            raise BdbenchError(f"`{setting}` is not `kind.field=value`", "--set defense.lr=1e-5")
+        at = parsed
+        for name in names[:-1]:
+            at = at.setdefault(name, {})
+            if not isinstance(at, dict):
+                raise BdbenchError(f"`{setting}` sets a part of a value that is set whole")
+        at[names[-1]] = _value(text.strip())
+    return parsed
+
+
+def _value(text: str) -> Any:
+    try:
+        found = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return found["value"] if set(found) == {"value"} else text

@@ -1,0 +1,117 @@
+"""`bdbench run`: every combination of the attacks, objectives, defenses and seeds asked for."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bdbench.cli.overrides import parse
+from bdbench.cli.progress import RunProgress
+from bdbench.execute import execute, read_card
+from bdbench.plan import STAGES, Plan, cells, plan
+from bdbench.registry import Registry
+from bdbench.schema import Card, Cell
+from bdbench.store import Store
+
+
+def run(
+    attack: Annotated[list[str], typer.Option(help="Repeat for several; `all` for all.")] = [  # noqa: B006
+        "badnet"
+    ],
+    objective: Annotated[list[str], typer.Option(help="Repeat for several; `all` for all.")] = [  # noqa: B006
+        "mmcl_ssl"
+    ],
+    defense: Annotated[list[str], typer.Option(help="Repeat for several; `all` for all.")] = [  # noqa: B006
+        "cleanclip"
+    ],
+    recipe: Annotated[str, typer.Option(help="The setting: data, model, budgets.")] = "tiny",
+    seed: Annotated[list[int], typer.Option(min=0, help="Repeat for several.")] = [0],  # noqa: B006
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a parameter, as in `defense.lr=1e-3`."),
+    ] = None,
+    plugin: Annotated[list[Path] | None, typer.Option(help="Also load a plugin file.")] = None,
+    only_plan: Annotated[bool, typer.Option("--plan", help="Show the stages; run none.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the cards as JSON.")] = False,
+) -> None:
+    """Run cells: poison, pre-train, defend, evaluate, and write a result card for each."""
+    plugins = plugin or []
+    registry = Registry(plugins)
+    wanted = cells(
+        registry, recipe=recipe, attacks=attack, objectives=objective, defenses=defense, seeds=seed
+    )
+    todo = plan(registry, wanted, parse(set_ or []))
+    store = Store()
+    if only_plan:
+        _print_plan(todo, store, as_json)
+        return
+    talk = Console(stderr=True, highlight=False)
+    with RunProgress(talk, len(todo.nodes)) as progress:
+        execute(todo, store, plugins, progress)
+    cards = {cell: read_card(store, key) for cell, key in todo.cards.items()}
+    paths = {cell: store.open("card", key).file("card.md") for cell, key in todo.cards.items()}
+    if as_json:
+        typer.echo(json.dumps([
+            {"key": todo.cards[cell], "path": str(paths[cell]),
+             "card": card.model_dump(mode="json")}
+            for cell, card in cards.items()
+        ]))
+        return
+    from bdbench.cards.matrix import matrix
+    from bdbench.cards.text import summary
+
+    console = Console(highlight=False)
+    if len(cards) == 1:
+        console.print(summary(next(iter(cards.values()))))
+    else:
+        console.print(matrix(list(cards.values())))
+    for path in paths.values():
+        console.print(f"card: {escape(str(path))}", soft_wrap=True)
+    console.print(f"next: {escape(_next(wanted[-1], cards[wanted[-1]]))}", soft_wrap=True)
+
+
+def _next(cell: Cell, card: Card) -> str:
+    """The comparison that says most after this cell."""
+    objective, defense = cell.objective, cell.defense
+    if card.verdict.status == "attack_failed":
+        return f"bdbench show attack/{cell.attack}"
+    if objective != "mmcl":
+        objective = "mmcl"
+    elif defense != "finetune":
+        defense = "finetune"
+    else:
+        objective, defense = "mmcl_ssl", "cleanclip"
+    extra = "" if cell.recipe == "tiny" else f" --recipe {cell.recipe}"
+    extra += f" --seed {cell.seed}" if cell.seed else ""
+    return (
+        f"bdbench run --attack {cell.attack} --objective {objective} --defense {defense}{extra}"
+    )
+
+
+def _print_plan(todo: Plan, store: Store, as_json: bool) -> None:
+    present = {key for key, node in todo.nodes.items() if store.find(node.stage, key) is not None}
+    if as_json:
+        typer.echo(json.dumps([
+            {"stage": node.stage, "key": key, "label": node.label, "reused": key in present,
+             "inputs": node.inputs}
+            for key, node in todo.nodes.items()
+        ], indent=1))
+        return
+    counts = Counter(node.stage for node in todo.nodes.values())
+    reused = Counter(node.stage for key, node in todo.nodes.items() if key in present)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("stage", "nodes", "reused", "to run"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for stage in STAGES:
+        nodes, old = counts[stage], reused[stage]
+        table.add_row(stage, str(nodes), str(old), str(nodes - old))
+    console = Console(highlight=False)
+    console.print(f"{len(todo.cards)} cells, {len(todo.nodes)} stages")
+    console.print(table)

@@ -1,0 +1,117 @@
+"""`bdbench show`: a component, a recipe or a card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bdbench.errors import BdbenchError
+from bdbench.registry import Registry, near
+from bdbench.registry.entry import Entry
+from bdbench.schema import KINDS, Card
+from bdbench.store import Store
+
+
+def show(
+    what: Annotated[
+        str, typer.Argument(help="A name, `kind/name`, `recipe/name`, a card's key or its file.")
+    ],
+    plugin: Annotated[list[Path] | None, typer.Option(help="Also load a plugin file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show a component with its parameters, a recipe, or a result card."""
+    registry = Registry(plugin or ())
+    console = Console(highlight=False)
+    kind, _, name = what.rpartition("/")
+    if kind == "recipe" or (not kind and name in registry.recipes()):
+        recipe = registry.recipe(name)
+        if as_json:
+            typer.echo(recipe.model_dump_json(indent=1))
+        else:
+            console.print(f"recipe [bold]{escape(name)}[/]: {escape(recipe.summary)}\n")
+            console.print(_fields(recipe))
+        return
+    card = None if kind in KINDS else _card(what)
+    if card is not None:
+        if as_json:
+            typer.echo(card.model_dump_json(indent=1))
+        else:
+            from bdbench.cards.text import summary
+
+            console.print(summary(card))
+        return
+    for entry in _entries(registry, kind, name):
+        _show_entry(registry, entry, console, as_json)
+
+
+def _card(what: str) -> Card | None:
+    path = Path(what)
+    if not path.is_file():
+        artifact = Store().find("card", what) if "/" not in what else None
+        if artifact is None:
+            return None
+        path = artifact.file("card.json")
+    try:
+        return Card.model_validate_json(path.read_bytes())
+    except ValueError as error:
+        first = str(error).splitlines()[0]
+        raise BdbenchError(f"`{what}` is not a result card: {first}") from error
+
+
+def _entries(registry: Registry, kind: str, name: str) -> list[Entry]:
+    if kind:
+        if kind not in KINDS:
+            raise BdbenchError(f"there is no kind `{kind}`", near(kind, [*KINDS, "recipe"]))
+        return [registry.entry(kind, name)]
+    found = [entry for entry in registry.entries() if entry.name == name]
+    if not found:
+        names = [entry.name for entry in registry.entries()] + registry.recipes()
+        raise BdbenchError(f"nothing is called `{name}`", near(name, names))
+    return found
+
+
+def _show_entry(registry: Registry, entry: Entry, console: Console, as_json: bool) -> None:
+    ref, sweep = registry.resolve(entry.kind, entry.name)
+    cls = registry.load(entry)
+    if as_json:
+        data = ref.model_dump(mode="json") | {"origin": entry.origin, "sweep": sweep}
+        typer.echo(json.dumps(data, indent=1))
+        return
+    console.print(f"{entry.kind} [bold]{escape(entry.name)}[/]: {escape(entry.summary)}")
+    about = {"from": entry.origin, "class": entry.use, "paper": entry.paper,
+             "threat model": entry.threat_model}
+    for title, text in about.items():
+        if text:
+            console.print(f"  {title}: {escape(text)}")
+    for field, values in sweep.items():
+        console.print(f"  sweep of {escape(field)}: {', '.join(f'{v:g}' for v in values)}")
+    console.print()
+    console.print(_fields(cls.model_validate_json(json.dumps(ref.params))))
+
+
+def _fields(model: BaseModel, prefix: str = "") -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("parameter", "value", "meaning"):
+        table.add_column(column, overflow="fold")
+    _add_fields(table, model, prefix)
+    return table
+
+
+def _add_fields(table: Table, model: BaseModel, prefix: str) -> None:
+    for name, field in type(model).model_fields.items():
+        value: Any = getattr(model, name)
+        if isinstance(value, BaseModel):
+            _add_fields(table, value, f"{prefix}{name}.")
+        elif value not in (PydanticUndefined, {}):
+            shown = json.dumps(value, default=lambda item: item.model_dump(exclude_defaults=True))
+            table.add_row(prefix + name, escape(shown), escape(field.description or ""))
+
+

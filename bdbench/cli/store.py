@@ -1,0 +1,53 @@
+"""`bdbench store`: look at the artifacts and delete what no card needs."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bdbench.store import Store
+
+app = typer.Typer(no_args_is_help=True, help="Look at the artifacts; delete what no card needs.")
+
+
+@app.command("ls")
+def ls(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the artifacts: stage, key, size, what they took, what they are."""
+    store = Store()
+    found = [
+        {"stage": a.manifest.stage, "key": a.manifest.key, "bytes": a.size,
+         "seconds": round(a.manifest.seconds, 1), "label": a.manifest.label}
+        for a in store.artifacts()
+    ]
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in (("stage", "left"), ("key", "left"), ("MB", "right"),
+                          ("seconds", "right"), ("what", "left")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for item in found:
+        table.add_row(
+            str(item["stage"]), str(item["key"]), f"{int(str(item['bytes'])) / 1e6:.1f}",
+            str(item["seconds"]), str(item["label"]).replace("[", "\\["),
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    total = sum(int(str(item["bytes"])) for item in found)
+    typer.echo(f"{len(found)} artifacts, {total / 1e6:.1f} MB in {store.root}", err=True)
+
+
+@app.command("gc")
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+) -> None:
+    """Delete artifacts that no card was made from, unfinished work and corrupt artifacts."""
+    store = Store()
+    doomed = store.gc(dry_run=dry_run)
+    for path in doomed:
+        typer.echo(str(path))
+    typer.echo(f"{'would delete' if dry_run else 'deleted'} {len(doomed)} folders", err=True)

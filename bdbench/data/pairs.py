@@ -1,0 +1,93 @@
+"""Pairs and labelled images in batches, clean or with the trigger stamped on as they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from bdbench.api import Attack
+from bdbench.data.randomness import RowRng
+
+
+class Images:
+    """uint8 images with row ids, read as floats.
+
+    `pixels` may be memory-mapped: only the rows asked for are touched.
+    """
+
+    def __init__(self, ids: Tensor, pixels: Tensor) -> None:
+        """`ids`: int64 [n]; `pixels`: uint8 [n, 3, h, w]."""
+        self.ids = ids
+        self.pixels = pixels
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def resolution(self) -> int:
+        """Side of the images, in pixels."""
+        return self.pixels.shape[-1]
+
+    def images(self, index: Tensor) -> Tensor:
+        """float32 [b, 3, h, w] in [0, 1] of the positions `index`, int64 [b]."""
+        return self.pixels[index].to(torch.float32).div_(255)
+
+
+class Labelled(Images):
+    """Images with the class each shows."""
+
+    def __init__(
+        self, ids: Tensor, pixels: Tensor, labels: Tensor, classes: Sequence[str],
+        templates: Sequence[str],
+    ) -> None:
+        """`labels`: int64 [n], indices into `classes`; `templates` have one `{}` each."""
+        super().__init__(ids, pixels)
+        self.labels = labels
+        self.classes = list(classes)
+        self.templates = list(templates)
+
+
+class Pairs(Images):
+    """Images with captions."""
+
+    def __init__(self, ids: Tensor, pixels: Tensor, captions: Sequence[str]) -> None:
+        """`captions`: n strings."""
+        super().__init__(ids, pixels)
+        self.captions = captions
+
+
+class Trigger:
+    """An attack's trigger with its state and seed: a function of image and row id."""
+
+    def __init__(self, attack: Attack, state: Mapping[str, Tensor], seed: int) -> None:
+        self._attack, self._state, self._seed = attack, state, seed
+
+    def __call__(self, images: Tensor, ids: Tensor) -> Tensor:
+        """Stamp float [b, 3, h, w] images of the rows `ids`; the result stays within [0, 1]."""
+        return self._attack.trigger(images, self._state, RowRng(self._seed, ids)).clamp_(0, 1)
+
+
+class PoisonedPairs(Pairs):
+    """Pairs of which some carry a trigger and another caption; nothing is written to disk."""
+
+    def __init__(
+        self, pairs: Pairs, positions: Tensor, captions: Sequence[str], trigger: Trigger
+    ) -> None:
+        """`positions`: int64 [p] poisoned positions in `pairs`, with their p new captions."""
+        changed = list(pairs.captions)
+        for position, caption in zip(positions.tolist(), captions, strict=True):
+            changed[position] = caption
+        super().__init__(pairs.ids, pairs.pixels, changed)
+        self._poisoned = torch.zeros(len(pairs), dtype=torch.bool)
+        self._poisoned[positions] = True
+        self._trigger = trigger
+
+    def images(self, index: Tensor) -> Tensor:
+        """float32 [b, 3, h, w] in [0, 1], the trigger on the poisoned positions."""
+        images = super().images(index)
+        hit = self._poisoned[index].nonzero().squeeze(1)
+        if len(hit):
+            images[hit] = self._trigger(images[hit], self.ids[index[hit]])
+        return images

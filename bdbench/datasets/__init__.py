@@ -1,0 +1,1 @@
+"""Image-caption pairs and labelled images, one dataset per file."""

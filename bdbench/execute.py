@@ -1,0 +1,171 @@
+"""Run a plan on this machine: every missing node once, independent ones side by side."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bdbench.errors import BdbenchError, CellFailed
+from bdbench.plan import Node, Overrides, Plan, cells, plan
+from bdbench.registry import Registry
+from bdbench.schema import Card
+from bdbench.store import Store
+
+
+@dataclass(frozen=True)
+class NodeEvent:
+    """Something to tell about a node: reused, started, progress, done or note."""
+
+    kind: str
+    node: Node
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+Listener = Callable[[NodeEvent], None]
+
+
+class _Worker:
+    """A `bdbench.worker` process and the node it is at."""
+
+    def __init__(
+        self, events: queue.Queue[tuple[_Worker, dict[str, Any] | None]], warm: bool
+    ) -> None:
+        self.node: Node | None = None
+        # Each stage sets its own thread count; until then no library may start a thread per core.
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bdbench.worker", *["warm"] * warm], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True,
+        )
+        threading.Thread(target=self._listen, args=(events,), daemon=True).start()
+
+    def _listen(self, events: queue.Queue[tuple[_Worker, dict[str, Any] | None]]) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            events.put((self, json.loads(line)))
+        events.put((self, None))
+
+    def start(self, node: Node, store: Store, plugins: Sequence[Path], stages: Mapping[str, str]
+    ) -> None:
+        self.node = node
+        job = {
+            "store": str(store.root), "plugins": [str(path.absolute()) for path in plugins],
+            "node": {
+                "stage": node.stage, "key": node.key, "label": node.label, "spec": node.spec,
+                "inputs": {role: [stages[key], key] for role, key in node.inputs.items()},
+            },
+        }
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(job) + "\n")
+        self._process.stdin.flush()
+
+    def stop(self) -> int:
+        """Kill the process; what it saved is continued by the next run. Returns its exit status."""
+        self._process.kill()
+        return self._process.wait()
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def execute(
+    todo: Plan, store: Store, plugins: Sequence[Path] = (),
+    listen: Listener = lambda event: None,
+) -> None:
+    """Run every node of the plan that the store lacks; CellFailed at the first that fails."""
+    store.prepare()
+    waiting: dict[str, Node] = {}
+    for key, node in todo.nodes.items():
+        if store.find(node.stage, key) is None:
+            waiting[key] = node
+        else:
+            listen(NodeEvent("reused", node))
+    _tell_notes(store, todo, listen)
+    if not waiting:
+        return
+    events: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
+    free = total = cores()
+    models = sum(node.stage in ("pretrain", "defend", "evaluate") for node in waiting.values())
+    workers = [_Worker(events, warm=models > 0) for _ in range(max(1, min(total, models)))]
+    idle, missing = list(workers), set(waiting)
+    try:
+        while missing:
+            for key, node in list(waiting.items()):
+                threads = min(node.threads, total)
+                if not idle or threads > free or not missing.isdisjoint(node.inputs.values()):
+                    continue
+                worker = idle.pop()
+                free -= threads
+                del waiting[key]
+                listen(NodeEvent("started", node))
+                worker.start(node, store, plugins, todo.stages)
+            worker, event = events.get()
+            if worker.node is None:
+                raise CellFailed("a worker process died at its start", "see the messages above")
+            node = worker.node
+            if event is None:
+                raise CellFailed(
+                    f"the process of {node.stage} `{node.label}` died with status"
+                    f" `{worker.stop()}`",
+                    "run the same command again: it continues; a status of -9 is often too little"
+                    " memory",
+                )
+            if event["event"] == "error":
+                error = CellFailed if event["exit_code"] == 1 else BdbenchError
+                text = f"{node.stage} `{node.label}` failed: {event['message']}"
+                raise error(text, event["hint"])
+            if event["event"] == "progress":
+                listen(NodeEvent("progress", node, event))
+                continue
+            listen(NodeEvent("reused" if event["reused"] else "done", node))
+            missing.discard(node.key)
+            free += min(node.threads, total)
+            worker.node = None
+            idle.append(worker)
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+def _tell_notes(store: Store, todo: Plan, listen: Listener) -> None:
+    for note in store.notes:
+        listen(NodeEvent("note", next(iter(todo.nodes.values())), {"text": note}))
+    store.notes.clear()
+
+
+def read_card(store: Store, key: str) -> Card:
+    """The card of a cell that has run."""
+    return Card.model_validate_json(store.open("card", key).file("card.json").read_bytes())
+
+
+def run(
+    attack: str = "badnet", objective: str = "mmcl_ssl", defense: str = "cleanclip", *,
+    recipe: str = "tiny", seed: int = 0, overrides: Overrides | None = None,
+    plugins: Sequence[str | Path] = (), store: str | Path | None = None,
+    listen: Listener = lambda event: None,
+) -> Card:
+    """Run one cell, or reuse what the store has of it, and return its card.
+
+    `overrides` maps attack, objective, defense, dataset or recipe to the values to change, as
+    `--set` does. Raises BdbenchError on bad input and CellFailed when a stage fails.
+    """
+    paths = [Path(path) for path in plugins]
+    registry = Registry(paths)
+    wanted = cells(
+        registry, recipe=recipe, attacks=[attack], objectives=[objective], defenses=[defense],
+        seeds=[seed],
+    )
+    todo = plan(registry, wanted, overrides)
+    place = Store(None if store is None else Path(store))
+    execute(todo, place, paths, listen)
+    return read_card(place, todo.cards[wanted[0]])

@@ -1,0 +1,99 @@
+"""A recipe: everything but the method under study, under one name."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from bdbench.schema.refs import Strict, Training
+
+
+class Augment(Strict):
+    """The augmented views of the self-supervised term."""
+
+    crop: float = Field(0.6, gt=0, le=1)
+    """Smallest area kept by the random crop, as a share of the image."""
+    flip: float = Field(0.5, ge=0, le=1)
+    """Probability of a horizontal flip."""
+    rotate: float = Field(15.0, ge=0, le=180)
+    """Largest rotation either way, in degrees."""
+    colour: float = Field(0.3, ge=0, le=1)
+    """Largest relative change of brightness, contrast and saturation."""
+    text: float = Field(0.1, ge=0, le=1)
+    """Share of a caption's words that an EDA operation touches, at least one; 0 turns it off."""
+
+
+class Model(Strict):
+    """The architecture, by open_clip's name for it."""
+
+    name: str
+    """A configuration that open_clip knows, or one of `bdbench/model_configs`."""
+    tokenizer: Literal["open_clip", "words"] = "open_clip"
+    """`words`: one token per word of the training captions, for closed vocabularies."""
+
+
+class CleanBudget(Strict):
+    """What a defense is given."""
+
+    pairs: int = Field(ge=2)
+    """Clean image-caption pairs, disjoint from the pre-training pairs."""
+
+
+class Gate(Strict):
+    """When an undefended attack counts as having worked."""
+
+    lift: float = Field(0.5, ge=0, le=1)
+    """Smallest ASR minus base rate."""
+    clean_top1: float = Field(0.0, ge=0, le=1)
+    """Smallest zero-shot accuracy."""
+
+
+class Selection(Strict):
+    """The rules that pick one point of a trajectory."""
+
+    oracle: tuple[float, ...] = (0.01, 0.05, 0.10)
+    """ASR bounds of the oracle rule; 5 % is the paper's."""
+    tolerance: float = Field(0.05, ge=0, le=1)
+    """Loss of clean validation accuracy that the blind rule accepts."""
+
+
+class Threads(Strict):
+    """CPU threads per process; they move results, so they are part of the keys."""
+
+    pretrain: int = Field(ge=1)
+    defend: int = Field(1, ge=1)
+    """Also of evaluation; sweep points run side by side."""
+
+
+class Defaults(Strict):
+    """What a recipe sets on a component, by the component's registered name."""
+
+    params: dict[str, Any] = {}
+    sweep: dict[str, tuple[float, ...]] = {}
+    """For each swept field its values, from the gentlest to the most aggressive."""
+
+
+class Recipe(Strict):
+    """A fixed setting, so that cells differ in the method alone."""
+
+    summary: str
+    dataset: str
+    """A registered dataset."""
+    resolution: int = Field(ge=8)
+    """Side of the square images, in pixels."""
+    target: str
+    """The class every triggered image should be called."""
+    model: Model
+    pretrain: Training
+    augment: Augment = Augment()
+    budget: CleanBudget
+    gate: Gate = Gate()
+    selection: Selection = Selection()
+    threads: Threads
+    eval_batch: int = Field(512, ge=1)
+    """Images per forward pass of the evaluation."""
+    attacks: dict[str, Defaults] = {}
+    objectives: dict[str, Defaults] = {}
+    defenses: dict[str, Defaults] = {}
+    datasets: dict[str, Defaults] = {}

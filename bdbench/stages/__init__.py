@@ -1,0 +1,29 @@
+"""One module per stage, each with `run(spec, inputs, work, context) -> samples`.
+
+A stage reads its spec and the artifacts it is given, and leaves files in `work`; `samples` counts
+the images or pairs that went through a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bdbench.registry import Registry
+from bdbench.store import Artifact
+
+Inputs = Mapping[str, Artifact]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every stage may use."""
+
+    registry: Registry
+    report: Callable[[Mapping[str, Any]], None]
+    """Takes progress as JSON data."""
+
+
+Run = Callable[[Mapping[str, Any], Inputs, Path, Context], int]

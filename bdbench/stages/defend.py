@@ -1,0 +1,77 @@
+"""defend: hand the model and a clean budget to the defense, and nothing about the attack."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import save_file
+
+from bdbench.api import Objective, Repair
+from bdbench.clip import Clip
+from bdbench.data import DataCache, Labelled, Pairs
+from bdbench.hashing import derive_seed
+from bdbench.schema import Augment, Training
+from bdbench.stages import Context, Inputs
+from bdbench.store import RESUME
+from bdbench.train import EpochLog, Report, fit
+
+
+@dataclass(frozen=True)
+class CleanBudget:
+    """The budget of `bdbench.api.Budget`, writing snapshots into a folder."""
+
+    pairs: Pairs
+    validation: Labelled
+    seed: int
+    fit: Callable[[Clip, Objective, Training], Clip]
+    snapshot: Callable[[Clip, int], None]
+
+
+def budget_for(
+    data: DataCache, pairs: int, augment: Augment, seed: int, work: Path, report: Report,
+    logs: list[EpochLog],
+) -> CleanBudget:
+    """A budget of the first `pairs` clean pairs; each call of `fit` resumes by itself."""
+    clean = data.pairs("budget", pairs)
+    calls: list[int] = []
+
+    def snapshot(clip: Clip, step: int) -> None:
+        aside = work / RESUME / "snapshot.new"
+        save_file(clip.state(), aside)
+        aside.replace(work / f"step-{step:04d}.safetensors")
+
+    def run_fit(clip: Clip, objective: Objective, training: Training) -> Clip:
+        earlier, number = sum(calls), len(calls)
+        calls.append(training.epochs)
+        logs.extend(fit(
+            clip, objective, clean, training, augment, seed=derive_seed(seed, "fit", number),
+            state=work / RESUME / f"fit-{number}.safetensors",
+            after_epoch=lambda epoch: snapshot(clip, earlier + epoch), report=report,
+        ))
+        return clip
+
+    return CleanBudget(clean, data.labelled("validation"), seed, run_fit, snapshot)
+
+
+def run(spec: Mapping[str, Any], inputs: Inputs, work: Path, context: Context) -> int:
+    """Write the model after every step the defense kept, `step-NNNN.safetensors`."""
+    torch.set_num_threads(spec["threads"])
+    defense = cast(Repair, context.registry.build("defense", spec["defense"]))
+    logs: list[EpochLog] = []
+    clip = Clip.load(inputs["pretrain"].path)
+    budget = budget_for(
+        DataCache(inputs["data"].path), spec["budget"], Augment(**spec["augment"]), spec["seed"],
+        work, lambda p: context.report(vars(p)), logs,
+    )
+    repaired = defense.repair(clip, budget)
+    if not any(work.glob("step-*.safetensors")):
+        budget.snapshot(repaired, 1)
+    (work / "model.json").write_text(repaired.file.model_dump_json(), encoding="utf-8")
+    lines = "".join(json.dumps(epoch) + "\n" for epoch in logs)
+    (work / "train.jsonl").write_text(lines, encoding="utf-8")
+    return len(logs) * len(budget.pairs)

@@ -1,0 +1,202 @@
+"""The training loop: pre-training and every fine-tuning defense run this one."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from bdbench.api import Features, Objective
+from bdbench.augment import image_views, text_views
+from bdbench.clip import Clip
+from bdbench.data import Pairs
+from bdbench.errors import CellFailed
+from bdbench.hashing import derive_seed
+from bdbench.schema import Augment, Training
+
+REPORT_EVERY = 0.5
+"""Seconds between progress reports."""
+
+EpochLog = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run of the loop is."""
+
+    epoch: int
+    epochs: int
+    done: int
+    """Pairs that went through the model in this process."""
+    total: int
+    """Pairs of the whole run."""
+    seen: int
+    """Pairs of the whole run that are behind it, those before a restart included."""
+
+
+Report = Callable[[Progress], None]
+
+
+def learning_rate(step: int, steps: int, training: Training) -> float:
+    """The rate of the 0-based `step` of `steps`: linear warm-up, then a cosine to zero.
+
+    Step w-1 of w warm-up steps has the full rate; step `steps` would have rate 0.
+    """
+    warmup = min(training.warmup_steps, steps)
+    if step < warmup:
+        return training.lr * (step + 1) / warmup
+    return training.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+
+
+def _optimizer(modules: list[nn.Module], training: Training) -> torch.optim.AdamW:
+    """A fresh AdamW; biases, norm gains and the temperature are not decayed."""
+    named = [item for module in modules for item in module.named_parameters()]
+    trained = [(name, p) for name, p in named if p.requires_grad]
+    groups = [
+        {"params": [p for _, p in trained if p.ndim >= 2], "weight_decay": training.weight_decay},
+        {"params": [p for _, p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        groups, lr=training.lr, betas=(training.beta1, training.beta2), eps=training.eps, fused=True
+    )
+
+
+def fit(
+    clip: Clip,
+    objective: Objective,
+    pairs: Pairs,
+    training: Training,
+    augment: Augment,
+    *,
+    seed: int,
+    state: Path,
+    after_epoch: Callable[[int], None] = lambda epoch: None,
+    report: Report = lambda progress: None,
+) -> list[EpochLog]:
+    """Train `clip` in place; one log entry per epoch.
+
+    `state` is a file that keeps weights, optimiser and log after every epoch: where it exists, the
+    run goes on from there and ends with the same bits. `after_epoch` gets the 1-based epoch.
+    """
+    steps_per_epoch = len(pairs) // training.batch
+    if steps_per_epoch == 0:
+        raise CellFailed(
+            f"a batch of `{training.batch}` is larger than the `{len(pairs)}` training pairs",
+            "set a smaller batch",
+        )
+    width = clip.model.visual.output_dim if hasattr(clip.model.visual, "output_dim") else 0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "heads"))
+        heads = objective.heads(width)
+    modules = [clip.model] if heads is None else [clip.model, heads]
+    optimizer = _optimizer(modules, training)
+    first, log = _resume(state, modules, optimizer)
+    tokens = clip.tokenize(pairs.captions)
+    if objective.views == 2:
+        rng = np.random.default_rng(derive_seed(seed, "text"))
+        tokens = torch.stack([tokens, clip.tokenize(text_views(pairs.captions, augment.text, rng))])
+    else:
+        tokens = tokens[None]
+    steps = steps_per_epoch * training.epochs
+    pairs_per_epoch = steps_per_epoch * training.batch
+    done, told = 0, time.monotonic()
+    clip.model.train()
+    for epoch in range(first, training.epochs):
+        order = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
+        views = torch.Generator().manual_seed(derive_seed(seed, "views", epoch))
+        chosen = objective.begin_epoch(epoch, clip, pairs)
+        pool = torch.arange(len(pairs)) if chosen is None else torch.as_tensor(chosen)
+        index = pool[torch.randperm(len(pool), generator=order)]
+        sums: dict[str, Tensor] = {}
+        batches = index[: len(index) // training.batch * training.batch].split(training.batch)  # type: ignore[no-untyped-call]
+        for i, batch in enumerate(batches):
+            step = epoch * steps_per_epoch + i
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, steps, training)
+            terms = _step(clip, objective, heads, pairs, tokens, batch, augment, views)
+            loss = torch.stack(list(terms.values())).sum()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            clip.clamp_scale()
+            for name, term in terms.items():
+                sums[name] = sums.get(name, torch.zeros(())) + term.detach()
+            done += training.batch
+            if time.monotonic() - told > REPORT_EVERY:
+                told = time.monotonic()
+                seen = epoch * pairs_per_epoch + (i + 1) * training.batch
+                report(Progress(epoch + 1, training.epochs, done, steps * training.batch, seen))
+        means = {name: float(total) / max(1, len(batches)) for name, total in sums.items()}
+        if not all(map(math.isfinite, means.values())):
+            raise CellFailed(
+                f"the loss is not finite in epoch {epoch + 1} at learning rate `{training.lr:g}`",
+                "lower the learning rate",
+            )
+        log.append({"epoch": epoch + 1, **means, "scale": float(clip.scale.detach())})
+        after_epoch(epoch + 1)
+        _save(state, modules, optimizer, log)
+    return log
+
+
+def _step(
+    clip: Clip, objective: Objective, heads: nn.Module | None, pairs: Pairs, tokens: Tensor,
+    batch: Tensor, augment: Augment, generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """One forward pass: the clean views first, then the augmented ones, in one concatenation."""
+    images, texts = pairs.images(batch), tokens[:, batch].flatten(0, 1)
+    if objective.views == 2:
+        images = torch.cat([images, image_views(images, augment, generator)])
+    shape = (objective.views, len(batch), -1)
+    features = Features(
+        clip.encode_image(images).view(shape), clip.encode_text(texts).view(shape)
+    )
+    return objective.loss(features, heads, clip.scale)
+
+
+def _save(
+    path: Path, modules: list[nn.Module], optimizer: torch.optim.AdamW, log: list[EpochLog]
+) -> None:
+    tensors = {
+        f"module.{i}.{name}": value.contiguous().clone()
+        for i, module in enumerate(modules) for name, value in module.state_dict().items()
+    }
+    for i, slot in optimizer.state_dict()["state"].items():
+        for name, value in slot.items():
+            tensors[f"adam.{i}.{name}"] = value.contiguous().clone()
+    aside = path.with_suffix(".new")
+    save_file(tensors, aside, metadata={"log": json.dumps(log)})
+    aside.replace(path)
+
+
+def _resume(
+    path: Path, modules: list[nn.Module], optimizer: torch.optim.AdamW
+) -> tuple[int, list[EpochLog]]:
+    """Epochs already done and their log."""
+    if not path.exists():
+        return 0, []
+    with safe_open(path, framework="pt") as file:
+        log: list[EpochLog] = json.loads(file.metadata()["log"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    state: dict[int, dict[str, Tensor]] = {}
+    weights: list[dict[str, Tensor]] = [{} for _ in modules]
+    for name, value in tensors.items():
+        kind, index, rest = name.split(".", 2)
+        if kind == "adam":
+            state.setdefault(int(index), {})[rest] = value
+        else:
+            weights[int(index)][rest] = value
+    for module, values in zip(modules, weights, strict=True):
+        module.load_state_dict(values)
+    optimizer.load_state_dict(
+        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )
+    return len(log), log

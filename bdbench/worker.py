@@ -1,0 +1,116 @@
+"""Run one node; as a process, run nodes named on stdin, one JSON object per line, until it closes.
+
+With the argument `warm` it imports what training needs at once. The process answers on stdout with
+one JSON object per line: progress, then done or error.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from bdbench.errors import BdbenchError
+from bdbench.registry import Registry
+from bdbench.stages import Context
+from bdbench.store import Store, disk_errors
+
+Event = dict[str, Any]
+
+
+def run_node(
+    store: Store, registry: Registry, node: Mapping[str, Any], report: Callable[[Event], None]
+) -> bool:
+    """Compute and publish a node unless it is in the store by now; True when it was.
+
+    A second process that wants the same node waits here and then finds it done.
+    """
+    stage, key = node["stage"], node["key"]
+    with disk_errors(store.root), store.lock(key):
+        if store.find(stage, key) is not None:
+            return True
+        work = store.workdir(key)
+        inputs = {role: store.open(*at) for role, at in node["inputs"].items()}
+        counted = time.monotonic()
+
+        def told(progress: Mapping[str, Any]) -> None:
+            nonlocal counted
+            now = time.monotonic()
+            store.spent(key, now - counted)
+            counted = now
+            report(dict(progress))
+
+        run = importlib.import_module(f"bdbench.stages.{stage}").run
+        samples = run(node["spec"], inputs, work, Context(registry, told))
+        store.publish(
+            stage, key, label=node["label"], spec=node["spec"],
+            inputs={role: at[1] for role, at in node["inputs"].items()},
+            seconds=time.monotonic() - counted, samples=samples,
+        )
+        return False
+
+
+def _answer(out: TextIO, event: Event) -> None:
+    out.write(json.dumps(event) + "\n")
+    out.flush()
+
+
+def _serve(jobs: TextIO, out: TextIO) -> None:
+    for line in iter(jobs.readline, ""):
+        job = json.loads(line)
+        store = Store(Path(job["store"]))
+        registry = Registry(map(Path, job["plugins"]))
+        try:
+            reused = run_node(
+                store, registry, job["node"], lambda e: _answer(out, {"event": "progress", **e})
+            )
+        except BdbenchError as error:
+            _answer(out, {"event": "error", "message": error.message, "hint": error.hint,
+                          "exit_code": error.exit_code})
+        except Exception as error:
+            log = store.root / "work" / job["node"]["key"] / "traceback.txt"
+            hint = "the traceback is lost"
+            try:
+                log.write_text(traceback.format_exc(), encoding="utf-8")
+                hint = f"`{log}` has the traceback"
+            except OSError:
+                pass
+            _answer(out, {"event": "error", "message": f"{type(error).__name__}: {error}",
+                          "hint": hint, "exit_code": 1})
+        else:
+            _answer(out, {"event": "done", "reused": reused, "notes": store.notes})
+
+
+def main() -> None:
+    """Serve until stdin closes, which it does when the parent dies, however it dies."""
+    # open_clip warns at every model that is built to be filled with weights a line later.
+    logging.getLogger().setLevel(logging.ERROR)
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    reader, writer = os.pipe()
+
+    def forward() -> None:
+        with os.fdopen(writer, "w") as pipe:
+            for line in sys.stdin:
+                pipe.write(line)
+                pipe.flush()
+        os._exit(0)
+
+    threading.Thread(target=forward, daemon=True).start()
+    if "warm" in sys.argv[1:]:
+        # These imports take seconds: they overlap with the stages that need no model.
+        importlib.import_module("bdbench.stages.pretrain")
+    with os.fdopen(reader) as jobs:
+        _serve(jobs, out)
+
+
+if __name__ == "__main__":
+    main()

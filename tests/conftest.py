@@ -1,0 +1,45 @@
+"""Fixtures shared by the tests: a store that the whole session fills, and the command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bdbench.execute import run
+from bdbench.schema import Card
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that tests fill and read, so that each stage runs once per session."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="session")
+def smoke_card(shared_store: Path) -> Card:
+    """The card of badnet x mmcl_ssl x cleanclip on the recipe `smoke`."""
+    return run("badnet", "mmcl_ssl", "cleanclip", recipe="smoke", store=shared_store)
+
+
+@pytest.fixture
+def bdbench(tmp_path: Path) -> Command:
+    """Run the command line in a process of its own; `home` is its store."""
+
+    def command(*words: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
+        environment = {
+            **os.environ, "BDBENCH_HOME": str(home or tmp_path / "home"), "COLUMNS": "120",
+            "NO_COLOR": "1",
+        }
+        return subprocess.run(
+            [sys.executable, "-c", "from bdbench.cli.main import main; main()", *words],
+            capture_output=True, text=True, env=environment, check=False, timeout=250,
+        )
+
+    return command

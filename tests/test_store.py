@@ -1,0 +1,166 @@
+"""The store: atomic, verified, shared, and clear about a bad disk."""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from bdbench.errors import BdbenchError
+from bdbench.store import RESUME, Store, disk_errors
+
+KEY = "0123456789abcdef"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path / "store")
+    store.prepare()
+    return store
+
+
+def publish(
+    store: Store, key: str = KEY, stage: str = "data", inputs: dict[str, str] | None = None
+) -> Path:
+    work = store.workdir(key)
+    (work / "a.txt").write_text("one")
+    (work / RESUME / "state").write_text("half")
+    return store.publish(
+        stage, key, label="x", spec={"n": 1}, inputs=inputs or {}, seconds=2.0, samples=3
+    ).path
+
+
+def test_what_is_published_is_found_with_its_hashes(store: Store) -> None:
+    path = publish(store)
+    artifact = Store(store.root).find("data", KEY)
+    assert artifact is not None
+    assert artifact.path == path
+    assert artifact.size == 3
+    # sha256 of "one", from sha256sum
+    expected = "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed"
+    assert artifact.manifest.files == {"a.txt": expected}
+    assert not (path / RESUME).exists()
+    assert list((store.root / "work").iterdir()) == []
+
+
+def test_missing_is_none_and_open_says_so(store: Store) -> None:
+    assert store.find("data", KEY) is None
+    with pytest.raises(BdbenchError, match=f"`data/{KEY}` is not in the store"):
+        store.open("data", KEY)
+
+
+@pytest.mark.parametrize("harm", ["flip", "truncate", "delete", "manifest", "no manifest"])
+def test_a_corrupt_artifact_is_named_and_set_aside(store: Store, harm: str) -> None:
+    path = publish(store)
+    if harm == "flip":
+        (path / "a.txt").write_text("two")
+    elif harm == "truncate":
+        (path / "a.txt").write_text("on")
+    elif harm == "delete":
+        (path / "a.txt").unlink()
+    elif harm == "manifest":
+        (path / "manifest.json").write_text("{")
+    else:
+        (path / "manifest.json").unlink()
+    fresh = Store(store.root)
+    assert fresh.find("data", KEY) is None
+    assert f"`data/{KEY}` is corrupt" in fresh.notes[0]
+    assert "computed again" in fresh.notes[0]
+    assert len(list((store.root / "corrupt").iterdir())) == 1
+    publish(fresh)
+    assert Store(store.root).find("data", KEY) is not None
+
+
+def test_a_manifest_cannot_name_files_outside(store: Store) -> None:
+    path = publish(store)
+    text = (path / "manifest.json").read_text().replace('"a.txt"', '"../../../a.txt"')
+    (path / "manifest.json").write_text(text)
+    fresh = Store(store.root)
+    assert fresh.find("data", KEY) is None
+    assert "outside itself" in fresh.notes[0]
+
+
+def test_seconds_add_up_over_restarts(store: Store) -> None:
+    store.workdir(KEY)
+    store.spent(KEY, 5.0)
+    store.spent(KEY, 1.5)
+    publish(store)
+    assert store.open("data", KEY).manifest.seconds == 8.5
+
+
+def test_two_holders_of_a_key_take_turns(store: Store) -> None:
+    order: list[str] = []
+    held = threading.Event()
+
+    def first() -> None:
+        with store.lock(KEY):
+            held.set()
+            time.sleep(0.3)
+            order.append("first")
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    held.wait()
+    with Store(store.root).lock(KEY):
+        order.append("second")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+def test_gc_keeps_what_a_card_rests_on(store: Store) -> None:
+    publish(store, "a" * 16)
+    publish(store, "b" * 16, "pretrain", {"data": "a" * 16})
+    publish(store, "c" * 16, "card", {"pretrain": "b" * 16})
+    publish(store, "d" * 16, "defend", {"pretrain": "b" * 16})
+    store.workdir("e" * 16)
+    (store.root / "corrupt" / "x").mkdir(parents=True)
+    would = store.gc(dry_run=True)
+    assert len(list((store.root / "objects").glob("*/*"))) == 4
+    assert [path.name for path in store.gc()] == [path.name for path in would]
+    assert [path.name for path in would] == ["d" * 16, "e" * 16, "x"]
+    left = sorted(path.name for path in (store.root / "objects").glob("*/*"))
+    assert left == ["a" * 16, "b" * 16, "c" * 16]
+
+
+def test_gc_leaves_work_in_progress(store: Store) -> None:
+    store.workdir(KEY)
+    with store.lock(KEY):
+        assert Store(store.root).gc() == []
+    assert len(store.gc()) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "says", "hint"),
+    [
+        (errno.ENOSPC, "is full", "bdbench store gc"),
+        (errno.EDQUOT, "is over its quota", "bdbench store gc"),
+        (errno.EROFS, "is read-only", "BDBENCH_HOME"),
+        (errno.EACCES, "is not writable", "BDBENCH_HOME"),
+    ],
+)
+def test_disk_errors_are_explained(code: int, says: str, hint: str, tmp_path: Path) -> None:
+    with pytest.raises(BdbenchError) as caught, disk_errors(tmp_path):
+        raise OSError(code, "no")
+    assert f"the store `{tmp_path}` {says}" in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_other_disk_errors_pass(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), disk_errors(tmp_path):
+        raise FileNotFoundError(errno.ENOENT, "no")
+
+
+def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BdbenchError, match="is not a folder"):
+        Store(tmp_path / "file").prepare()
+
+
+def test_home_is_taken_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BDBENCH_HOME", str(tmp_path))
+    assert Store().root == tmp_path
