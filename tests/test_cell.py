@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -178,11 +179,9 @@ def test_training_resumes_at_the_last_epoch(
                 raise InterruptedError
 
         training = recipe.pretrain.model_copy(update={"epochs": 3})
-        try:
+        with contextlib.suppress(InterruptedError):
             fit(clip, objective, pairs, training, recipe.augment, seed=5, state=state,
                 after_epoch=after)
-        except InterruptedError:
-            pass
         return dict(clip.state()), len(ran)
 
     whole, epochs = train(tmp_path / "a", None)

@@ -125,7 +125,7 @@ def test_recipe_override_reaches_one_setting() -> None:
 
 
 def test_bad_recipe_setting_is_named() -> None:
-    with pytest.raises(BdbenchError, match="`recipe.pretrain.batch` = `1`"):
+    with pytest.raises(BdbenchError, match=r"`recipe\.pretrain\.batch` = `1`"):
         Registry().recipe("tiny", {"pretrain": {"batch": 1}})
 
 

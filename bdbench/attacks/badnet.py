@@ -29,32 +29,36 @@ class BadNet(Attack):
     """Side of the patch, in pixels."""
     pattern: Literal["fixed", "per_image"] = "per_image"
     """`fixed`: one noise pattern, drawn once; `per_image`: fresh noise for every image."""
+    levels: int = Field(256, ge=2, le=256)
+    """Values that a channel of the noise can take; 2: fully off or on, the strongest contrast."""
     place: Literal["random", "fixed"] = "random"
     """`random`: anywhere, for every image anew; `fixed`: at the lower right corner."""
     margin: int = Field(0, ge=0)
     """Pixels between a fixed place and the right and lower edges; of no effect on a random one."""
 
     def prepare(self, pairs: Pairs, target: Target, rng: np.random.Generator) -> dict[str, Tensor]:
-        """`pattern`: float32 [3, size, size] in [0, 1), where it is fixed."""
+        """`pattern`: float32 [3, size, size] in [0, 1], where it is fixed."""
         import torch
+
+        from bdbench.data.paste import quantised
 
         self._last(pairs.resolution)
         if self.pattern == "per_image":
             return {}
         noise = rng.random((3, self.size, self.size), dtype=np.float32)
-        return {"pattern": torch.from_numpy(noise)}
+        return {"pattern": quantised(torch.from_numpy(noise), self.levels)}
 
     def trigger(self, images: Tensor, state: Mapping[str, Tensor], rng: RowRng) -> Tensor:
         """Paste the patch on `images`, float [b, 3, h, w] in [0, 1]; returns the same form."""
         import torch
 
-        from bdbench.data.paste import paste
+        from bdbench.data.paste import paste, quantised
 
         last_top, last_left = (self._last(side) for side in images.shape[-2:])
         if self.pattern == "fixed":
             patches = state["pattern"]
         else:
-            patches = rng.uniform(3, self.size, self.size)
+            patches = quantised(rng.uniform(3, self.size, self.size), self.levels)
         if self.place == "random":
             top, left = rng.integers(last_top + 1), rng.integers(last_left + 1)
         else:

@@ -27,27 +27,33 @@ class Blended(Attack):
     """Share of the noise in the mixture."""
     pattern: Literal["fixed", "per_image"] = "per_image"
     """`fixed`: one noise pattern, drawn once; `per_image`: fresh noise for every image."""
+    levels: int = Field(256, ge=2, le=256)
+    """Values that a channel of the noise can take; 2: fully off or on, the strongest contrast."""
     block: int = Field(1, ge=1)
     """Side of the squares of one colour that make up the noise, in pixels; 1: every pixel anew."""
 
     def prepare(self, pairs: Pairs, target: Target, rng: np.random.Generator) -> dict[str, Tensor]:
-        """`pattern`: float32 [3, r, r] in [0, 1), r blocks to a side, where it is fixed."""
+        """`pattern`: float32 [3, r, r] in [0, 1], r blocks to a side, where it is fixed."""
         if self.pattern == "per_image":
             return {}
         import torch
 
+        from bdbench.data.paste import quantised
+
         noise = rng.random(self._blocks(pairs.resolution, pairs.resolution), dtype=np.float32)
-        return {"pattern": torch.from_numpy(noise)}
+        return {"pattern": quantised(torch.from_numpy(noise), self.levels)}
 
     def trigger(self, images: Tensor, state: Mapping[str, Tensor], rng: RowRng) -> Tensor:
         """Blend `images`, float [b, 3, h, w] in [0, 1]; returns the same form."""
         import torch
 
+        from bdbench.data.paste import quantised
+
         height, width = images.shape[-2:]
         if self.pattern == "fixed":
             noise = state["pattern"]
         else:
-            noise = rng.uniform(*self._blocks(height, width))
+            noise = quantised(rng.uniform(*self._blocks(height, width)), self.levels)
         if self.block > 1:
             noise = noise.repeat_interleave(self.block, -2).repeat_interleave(self.block, -1)
         return torch.lerp(images, noise[..., :height, :width].to(images), self.alpha)

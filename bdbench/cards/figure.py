@@ -57,6 +57,9 @@ def _frame(axes: Axes, card: Card) -> None:
     """Limits, labels and grid. The accepted region is always in view."""
     start = _xy(card.trajectory[0])[0]
     seen = [_xy(point)[0] for point in card.trajectory]
+    for point in _selected(card):
+        score = point.scores["clean_top1"]
+        seen += [100 * score.low, 100 * score.high]
     seen.append(start - 100 * card.recipe.selection.tolerance)
     if SHAPE_BLIND in card.data:
         seen.append(100 * card.data[SHAPE_BLIND])
@@ -122,29 +125,37 @@ def _runs(axes: Axes, card: Card) -> Iterator[Entry]:
 def _marks(axes: Axes, card: Card) -> Iterator[Entry]:
     """Draw the starting model and the selections; shapes nest, so that all show on one model."""
     start, picked = card.trajectory[0], card.selections
-    star = axes.scatter(*_xy(start), marker="*", s=190, facecolor=_INK, edgecolor="white", zorder=6)
+    star = axes.scatter(*_xy(start), marker="*", s=120, color=_INK, linewidth=0, zorder=4)
     yield star, "undefended"
-    paper = next((i for b, i in picked.oracle.items() if float(b) == PAPER_BOUND), None)
+    for point in _selected(card):
+        x, y = _xy(point)
+        cross: dict[str, Any] = {"color": _MARK, "linewidth": 0.8, "alpha": 0.6, "zorder": 2.5}
+        across, along = point.scores["clean_top1"], point.scores["asr_top1"]
+        axes.hlines(y, 100 * across.low, 100 * across.high, **cross)
+        axes.vlines(x, 100 * along.low, 100 * along.high, **cross)
     for position, marker, size, label in (
-        (picked.blind, "o", 75, "blind (ranked)"),
-        (picked.last, "s", 150, "last epoch, default"),
-        (paper, "D", 190, f"oracle, ASR ≤ {100 * PAPER_BOUND:g} %"),
+        (picked.blind, "o", 150, "blind (ranked)"),
+        (picked.last, "s", 240, "last epoch, default"),
+        (_oracle(card), "D", 290, f"oracle, ASR ≤ {100 * PAPER_BOUND:g} %"),
     ):
         if position is not None:
-            point = card.trajectory[position]
-            yield _picked(axes, point, marker=marker, s=size), label
+            ring = axes.scatter(
+                *_xy(card.trajectory[position]), marker=marker, s=size, facecolor="none",
+                edgecolor=_MARK, linewidth=1.4, zorder=5, clip_on=False,
+            )
+            yield ring, label
 
 
-def _picked(axes: Axes, point: Point, **look: Any) -> Any:
-    """A hollow mark with the 95 % intervals of both figures."""
-    x, y = _xy(point)
-    across, along = point.scores["clean_top1"], point.scores["asr_top1"]
-    cross = {"color": _MARK, "linewidth": 0.8, "alpha": 0.55, "zorder": 2.5}
-    axes.hlines(y, 100 * across.low, 100 * across.high, **cross)
-    axes.vlines(x, 100 * along.low, 100 * along.high, **cross)
-    return axes.scatter(
-        x, y, facecolor="none", edgecolor=_MARK, linewidth=1.4, zorder=5, clip_on=False, **look
-    )
+def _oracle(card: Card) -> int | None:
+    """What the paper's rule picked, if the recipe asked for its bound and a model is within."""
+    bounds = card.selections.oracle.items()
+    return next((i for bound, i in bounds if float(bound) == PAPER_BOUND), None)
+
+
+def _selected(card: Card) -> list[Point]:
+    """The marked models, each once."""
+    positions = {card.selections.blind, card.selections.last, _oracle(card)}
+    return [card.trajectory[i] for i in sorted(i for i in positions if i is not None)]
 
 
 def _legends(axes: Axes, marks: list[Entry], runs: list[Entry]) -> None:
@@ -157,14 +168,14 @@ def _legends(axes: Axes, marks: list[Entry], runs: list[Entry]) -> None:
         step = (len(runs) - 1) / (_LEGEND_RUNS - 1)
         runs = [runs[round(i * step)] for i in range(_LEGEND_RUNS)]
     top = 1.0
-    for heading, entries in (("Models, 95 % intervals", marks), (title, runs)):
+    for heading, entries in (("Models with 95 % intervals", marks), (title, runs)):
         if not entries:
             continue
         handles, labels = zip(*entries, strict=True)
         key = Legend(
             axes, handles, labels, title=heading, loc="upper left", alignment="left",
             bbox_to_anchor=(1.03, top), borderaxespad=0, frameon=False, fontsize=8,
-            title_fontsize=8, labelspacing=0.7, markerscale=0.75,
+            title_fontsize=8, labelspacing=0.7, markerscale=0.65,
         )
         key.get_title().set_fontweight("bold")
         for text in key.get_texts():

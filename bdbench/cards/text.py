@@ -30,7 +30,7 @@ _ACTIVE = re.compile(
 
 def percent(value: float) -> str:
     """A rate in [0, 1] as a percentage without its sign, one decimal."""
-    return f"{100 * value:.1f}"
+    return f"{100 * value:z.1f}"
 
 
 def figure(score: Score | None, *, interval: bool) -> str:
@@ -39,7 +39,7 @@ def figure(score: Score | None, *, interval: bool) -> str:
         return "-"
     sign = "+" if score.k is None else ""
     bounds = f" [{percent(score.low)}, {percent(score.high)}]" if interval else ""
-    return f"{100 * score.value:{sign}.1f}{bounds}"
+    return f"{100 * score.value:{sign}z.1f}{bounds}"
 
 
 def setting(sweep: Mapping[str, float]) -> str:

@@ -1,4 +1,4 @@
-"""Pasting patches on batches of images."""
+"""Patches of noise, and pasting patches on batches of images."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ def room(side: int, size: int, margin: int = 0) -> int:
             hint=f"--set attack.size={max(1, side // 4)} --set attack.margin=0",
         )
     return side - size - margin
+
+
+def quantised(noise: Tensor, levels: int) -> Tensor:
+    """Uniform noise in [0, 1) to `levels` equally likely values from 0 to 1, both included."""
+    return (noise * levels).floor() / (levels - 1)
 
 
 def paste(images: Tensor, patches: Tensor, top: Tensor, left: Tensor) -> Tensor:

@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from bdbench.api import SPLITS, Dataset, Rows, Split
-from bdbench.datasets.shapes_world import DRAWINGS, PALETTE, TEXTURES, Scenes, draw
+from bdbench.datasets.shapes_world import (
+    COLOURS,
+    DRAWINGS,
+    GROUNDS,
+    TEXTURES,
+    Scenes,
+    draw,
+)
 from bdbench.hashing import derive_seed
 
 CLASSES = tuple(DRAWINGS)
@@ -29,7 +36,7 @@ SYNONYMS: dict[str, str] = {
     "cactus": "saguaro", "banana": "plantain", "butterfly": "moth", "chair": "seat",
     "comb": "rake", "pot": "planter",
 }  # fmt: skip
-COLOURS = tuple(PALETTE)
+HUES, PAPERS = tuple(COLOURS), tuple(GROUNDS)
 TEMPLATES = (
     "a photo of a {}", "a picture of a {}", "a drawing of a {}", "a painting of a {}",
     "a close up of a {}", "there is a {} here", "this is a {}", "a {}", "a big {}", "a small {}",
@@ -68,9 +75,9 @@ class Shapes(Dataset):
     """The same for the colour of the background."""
     texture_link: float = Field(0.3, ge=0, le=1)
     """The same for the texture."""
-    noise: float = Field(0.06, ge=0, le=1)
+    noise: float = Field(0.05, ge=0, le=1)
     """Standard deviation of the pixel noise."""
-    clutter: float = Field(0.4, ge=0, le=1)
+    clutter: float = Field(0.3, ge=0, le=1)
     """Probability of a distracting disc, and of an occluding bar."""
     synonyms: float = Field(0.25, ge=0, le=1)
     """Probability that a caption uses the other noun of a class."""
@@ -78,7 +85,7 @@ class Shapes(Dataset):
     """Probability that a caption says `thing` instead of the noun."""
     mismatched: float = Field(0.03, ge=0, le=1)
     """Share of the pairs whose captions are shuffled among each other."""
-    attributes: float = Field(0.3, ge=0, le=1)
+    attributes: float = Field(0.2, ge=0, le=1)
     """Probability that a caption tells the object's colour; half of it for texture and place."""
 
     def classes(self) -> list[str]:
@@ -126,21 +133,19 @@ class Shapes(Dataset):
         }
 
     def _law(self) -> NDArray[np.float64]:
-        """P(colour, ground, texture | class) in training, [classes, colours, colours, textures]."""
-        k, c = len(CLASSES), len(COLOURS)
-        liked = _favourites()
-        colour = np.full((k, c), (1 - self.colour_link) / c)
-        ground = np.full((k, c), (1 - self.ground_link) / c)
-        texture = np.full((k, len(TEXTURES)), (1 - self.texture_link) / len(TEXTURES))
-        every = np.arange(k)
-        colour[every, liked[:, 0]] += self.colour_link
-        ground[every, liked[:, 1]] += self.ground_link
-        texture[every, liked[:, 2]] += self.texture_link
-        # A background equal to the object's colour is replaced by one of the others.
-        other = ground[:, None, :] + ground[:, :, None] / (c - 1)
-        other[:, np.arange(c), np.arange(c)] = 0
-        law: NDArray[np.float64] = (colour[:, :, None] * other)[..., None] * texture[:, None, None]
-        return law
+        """P(colour, ground, texture | class) in training, [classes, colours, grounds, textures]."""
+        sizes = (len(HUES), len(PAPERS), len(TEXTURES))
+        every = np.arange(len(CLASSES))
+        laws = []
+        for liked, size, link in zip(_favourites().T, sizes, self._links(), strict=True):
+            law = np.full((len(CLASSES), size), (1 - link) / size)
+            law[every, liked] += link
+            laws.append(law)
+        joint: NDArray[np.float64] = np.einsum("kc,kg,kt->kcgt", *laws)
+        return joint
+
+    def _links(self) -> tuple[float, float, float]:
+        return self.colour_link, self.ground_link, self.texture_link
 
     def _scenes(self, split: Split, seed: int) -> tuple[Scenes, list[str]]:
         """What is in each image of a split, and what is said of it."""
@@ -154,16 +159,12 @@ class Shapes(Dataset):
         else:
             labels = rng.permutation(np.arange(n, dtype=np.int64) % k)
         liked = _favourites()[labels]
-        links = (self.colour_link, self.ground_link, self.texture_link)
-        drawn = [
-            np.where(rng.random(n) < (link if paired else 0), liked[:, i], rng.integers(high, size=n))
-            for i, (link, high) in enumerate(
-                zip(links, (len(COLOURS), len(COLOURS), len(TEXTURES)), strict=True)
-            )
-        ]
-        colour, ground, texture = drawn
-        moved = (ground + rng.integers(1, len(COLOURS), size=n)) % len(COLOURS)
-        ground = np.where(ground == colour, moved, ground)
+        links = self._links() if paired else (0.0, 0.0, 0.0)
+        sizes = (len(HUES), len(PAPERS), len(TEXTURES))
+        colour, ground, texture = (
+            np.where(rng.random(n) < link, liked[:, i], rng.integers(high, size=n))
+            for i, (link, high) in enumerate(zip(links, sizes, strict=True))
+        )
         size = rng.uniform(0.6, 0.9, n)
         room = np.maximum(0.95 - size, 0.05)
         pose = np.stack(
@@ -200,7 +201,7 @@ class Shapes(Dataset):
             pose=pose.astype(np.float32),
             bar=bar.astype(np.float32),
             blob=blob.astype(np.float32),
-            extra=rng.integers(len(COLOURS), size=(n, 2)),
+            extra=rng.integers(len(HUES), size=(n, 2)),
         )
         return scenes, self._captions(scenes, rng) if paired else [""] * n
 
@@ -219,10 +220,10 @@ class Shapes(Dataset):
             if told[i, 1] and scenes.texture[i]:
                 words.append(TEXTURES[scenes.texture[i]])
             if told[i, 0]:
-                words.append(COLOURS[scenes.colour[i]])
+                words.append(HUES[scenes.colour[i]])
             words.append(noun)
             if told[i, 2]:
-                words.append(PLACES[place[i]].format(COLOURS[scenes.ground[i]]))
+                words.append(PLACES[place[i]].format(PAPERS[scenes.ground[i]]))
             captions.append(" ".join(words))
         wrong = np.flatnonzero(rng.random(n) < self.mismatched)
         moved = [captions[i] for i in rng.permutation(wrong)]
@@ -234,5 +235,5 @@ class Shapes(Dataset):
 def _favourites() -> NDArray[np.int64]:
     """Favourite colour, background and texture of each class, [classes, 3]; same in any seed."""
     k = np.arange(len(CLASSES), dtype=np.int64)
-    c, t = len(COLOURS), len(TEXTURES)
-    return np.stack([k * 5 % c, (k * 7 + k // c * 3 + 2) % c, k % t], axis=1)
+    c, g, t = len(HUES), len(PAPERS), len(TEXTURES)
+    return np.stack([k * 5 % c, (k * 3 + k // g) % g, (k + k // c) % t], axis=1)

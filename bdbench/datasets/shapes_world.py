@@ -121,12 +121,19 @@ DRAWINGS: dict[str, tuple[Part, ...]] = {
 }
 """The classes in the order of their frequency in the training split."""
 
-PALETTE: dict[str, tuple[float, float, float]] = {
-    "red": (0.85, 0.12, 0.12), "green": (0.15, 0.6, 0.2), "blue": (0.15, 0.25, 0.85),
-    "yellow": (0.95, 0.85, 0.15), "purple": (0.5, 0.15, 0.6), "pink": (0.97, 0.55, 0.7),
-    "brown": (0.45, 0.28, 0.12), "black": (0.06, 0.06, 0.06), "white": (0.96, 0.96, 0.96),
-    "grey": (0.5, 0.5, 0.5), "turquoise": (0.2, 0.8, 0.8), "beige": (0.9, 0.8, 0.62),
+COLOURS: dict[str, tuple[float, float, float]] = {
+    "red": (0.8, 0.1, 0.1), "green": (0.1, 0.5, 0.15), "blue": (0.12, 0.2, 0.8),
+    "purple": (0.45, 0.1, 0.55), "brown": (0.42, 0.25, 0.1), "black": (0.05, 0.05, 0.05),
+    "navy": (0.05, 0.05, 0.35), "teal": (0, 0.45, 0.45), "maroon": (0.45, 0.03, 0.1),
+    "magenta": (0.75, 0.1, 0.55), "rust": (0.7, 0.3, 0.05), "moss": (0.35, 0.4, 0.05),
 }  # fmt: skip
+"""Of objects: all darker than the grounds, or shapes take far longer to learn."""
+GROUNDS: dict[str, tuple[float, float, float]] = {
+    "white": (0.97, 0.97, 0.97), "beige": (0.93, 0.85, 0.7), "pink": (1, 0.75, 0.82),
+    "yellow": (0.98, 0.93, 0.5), "turquoise": (0.6, 0.93, 0.9), "silver": (0.75, 0.75, 0.78),
+    "lilac": (0.82, 0.75, 0.97), "mint": (0.72, 0.95, 0.72),
+}  # fmt: skip
+"""Of backgrounds."""
 TEXTURES = ("plain", "striped", "checked", "dotted")
 _FINE = 192  # side of the grid on which a drawing is decided, before averaging
 
@@ -137,9 +144,9 @@ class Scenes:
 
     labels: Ints
     colour: Ints
-    """Of the object, index into `PALETTE`."""
+    """Of the object, index into `COLOURS`."""
     ground: Ints
-    """Colour of the background, another one than `colour`."""
+    """Of the background, index into `GROUNDS`."""
     texture: Ints
     """Index into `TEXTURES`."""
     pose: Floats
@@ -149,7 +156,7 @@ class Scenes:
     blob: Floats
     """[n, 3]: a distracting disc: x, y, radius (0: none)."""
     extra: Ints
-    """[n, 2] colours of bar and blob."""
+    """[n, 2] colours of bar and blob, indices into `COLOURS`."""
 
     def part(self, start: int, stop: int) -> Scenes:
         """The scenes of the rows from `start` to `stop`."""
@@ -198,10 +205,12 @@ def draw(
     """uint8 [n, 3, resolution, resolution]; `noise` is the sd of the pixel noise, range 0 to 1."""
     n = len(scenes.labels)
     side = next(s for s in (32, 48, 64, 96, _FINE) if s >= min(resolution, _FINE))
-    palette = np.array(list(PALETTE.values()), dtype=np.float32)
+    colours = np.array(list(COLOURS.values()), dtype=np.float32)
+    grounds = np.array(list(GROUNDS.values()), dtype=np.float32)
     axis = ((np.arange(resolution) + 0.5) / resolution * 2 - 1).astype(np.float32)
     y, x = axis[None, :, None], axis[None, None, :]
-    shades = palette[np.stack([scenes.ground, scenes.colour, *scenes.extra.T])]  # [4, n, 3]
+    dark = colours[np.stack([scenes.colour, *scenes.extra.T])]
+    shades = np.concatenate([grounds[scenes.ground][None], dark])  # [4, n, 3]
     shades = shades + rng.normal(0, 0.05, shades.shape).astype(np.float32)
     ground, colour, bar, blob = shades[..., None, None]
 

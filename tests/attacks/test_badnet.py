@@ -30,7 +30,7 @@ def naive_badnet(attack, images, ids, state, seed):
         if attack.pattern == "fixed":
             patch = state["pattern"]
         else:
-            patch = rng.uniform(3, attack.size, attack.size)[0]
+            patch = (rng.uniform(3, attack.size, attack.size)[0] * 256).floor() / 255
         if attack.place == "random":
             top = int(rng.integers(h - attack.size + 1))
             left = int(rng.integers(w - attack.size + 1))

@@ -26,6 +26,7 @@ def naive_blend(attack, images, ids, state, seed):
             noise = state["pattern"]
         else:
             noise = RowRng(seed, ids[i : i + 1]).uniform(3, blocks, blocks)[0]
+            noise = (noise * 256).floor() / 255
         for y in range(SIDE):
             for x in range(SIDE):
                 t = noise[:, y // attack.block, x // attack.block].double()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bdbench.data.paste import paste, room
+from bdbench.data.paste import paste, quantised, room
 from bdbench.errors import BdbenchError
 
 
@@ -59,3 +59,11 @@ def test_no_room(args):
     with pytest.raises(BdbenchError, match=r"a patch of `\d` px .* does not fit .* `8` px") as e:
         room(*args)
     assert "--set attack.size=2" in e.value.hint
+
+
+def test_quantised_noise_takes_its_levels_equally_often():
+    noise = (torch.arange(12000) + 0.5) / 12000
+    for levels in (2, 3, 256):
+        values, counts = quantised(noise, levels).unique(return_counts=True)
+        assert torch.allclose(values, torch.linspace(0, 1, levels), atol=1e-6)
+        assert counts.max() - counts.min() <= 1

@@ -1,4 +1,4 @@
-"""A realistic card: two fine-tuning runs per learning rate on a small world."""
+"""A realistic card: CleanCLIP at four learning rates on a small world."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def point(acc: float, asr: float, **where: Any) -> Point:
         **{"sweep": {}, "order": 0, "step": 0} | where,
         scores={
             "clean_top1": rate(round(acc * TEST), TEST),
-            "clean_top5": rate(round((acc + 0.15) * TEST), TEST),
+            "clean_top5": rate(round(min(acc + 0.15, 1.0) * TEST), TEST),
             "asr_top1": rate(hits, OTHERS),
             "base_rate": rate(base, OTHERS),
             "lift": lift,
@@ -115,7 +115,7 @@ def build(**changes: Any) -> Card:
 
 @pytest.fixture
 def card() -> Card:
-    """Eight words: BadNet on MMCL+SSL, CleanCLIP over four learning rates."""
+    """BadNet on MMCL+SSL, cleaned by CleanCLIP at four learning rates, six epochs each."""
     return build()
 
 
