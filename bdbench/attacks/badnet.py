@@ -31,6 +31,8 @@ class BadNet(Attack):
     """`fixed`: one noise pattern, drawn once; `per_image`: fresh noise for every image."""
     levels: int = Field(256, ge=2, le=256)
     """Values that a channel of the noise can take; 2: fully off or on, the strongest contrast."""
+    block: int = Field(1, ge=1)
+    """Side of the squares of one colour that make up the noise, in pixels; 1: every pixel anew."""
     place: Literal["random", "fixed"] = "random"
     """`random`: anywhere, for every image anew; `fixed`: at the lower right corner."""
     margin: int = Field(0, ge=0)
@@ -40,25 +42,26 @@ class BadNet(Attack):
         """`pattern`: float32 [3, size, size] in [0, 1], where it is fixed."""
         import torch
 
-        from bdbench.data.paste import quantised
+        from bdbench.data.paste import blocks
 
         self._last(pairs.resolution)
         if self.pattern == "per_image":
             return {}
-        noise = rng.random((3, self.size, self.size), dtype=np.float32)
-        return {"pattern": quantised(torch.from_numpy(noise), self.levels)}
+        noise = torch.from_numpy(rng.random(self._squares(), dtype=np.float32))
+        return {"pattern": blocks(noise, self.levels, self.block, self.size, self.size)}
 
     def trigger(self, images: Tensor, state: Mapping[str, Tensor], rng: RowRng) -> Tensor:
         """Paste the patch on `images`, float [b, 3, h, w] in [0, 1]; returns the same form."""
         import torch
 
-        from bdbench.data.paste import paste, quantised
+        from bdbench.data.paste import blocks, paste
 
         last_top, last_left = (self._last(side) for side in images.shape[-2:])
         if self.pattern == "fixed":
             patches = state["pattern"]
         else:
-            patches = quantised(rng.uniform(3, self.size, self.size), self.levels)
+            noise = rng.uniform(*self._squares())
+            patches = blocks(noise, self.levels, self.block, self.size, self.size)
         if self.place == "random":
             top, left = rng.integers(last_top + 1), rng.integers(last_left + 1)
         else:
@@ -67,6 +70,10 @@ class BadNet(Attack):
                 for last in (last_top, last_left)
             )
         return paste(images, patches.to(images), top, left)
+
+    def _squares(self) -> tuple[int, int, int]:
+        """Shape of the noise in blocks."""
+        return 3, -(-self.size // self.block), -(-self.size // self.block)
 
     def _last(self, side: int) -> int:
         """The last row (or column) at which the patch may start."""

@@ -33,31 +33,31 @@ class Blended(Attack):
     """Side of the squares of one colour that make up the noise, in pixels; 1: every pixel anew."""
 
     def prepare(self, pairs: Pairs, target: Target, rng: np.random.Generator) -> dict[str, Tensor]:
-        """`pattern`: float32 [3, r, r] in [0, 1], r blocks to a side, where it is fixed."""
+        """`pattern`: float32 [3, resolution, resolution] in [0, 1], where it is fixed."""
         if self.pattern == "per_image":
             return {}
         import torch
 
-        from bdbench.data.paste import quantised
+        from bdbench.data.paste import blocks
 
-        noise = rng.random(self._blocks(pairs.resolution, pairs.resolution), dtype=np.float32)
-        return {"pattern": quantised(torch.from_numpy(noise), self.levels)}
+        side = pairs.resolution
+        noise = torch.from_numpy(rng.random(self._squares(side, side), dtype=np.float32))
+        return {"pattern": blocks(noise, self.levels, self.block, side, side)}
 
     def trigger(self, images: Tensor, state: Mapping[str, Tensor], rng: RowRng) -> Tensor:
         """Blend `images`, float [b, 3, h, w] in [0, 1]; returns the same form."""
         import torch
 
-        from bdbench.data.paste import quantised
+        from bdbench.data.paste import blocks
 
         height, width = images.shape[-2:]
         if self.pattern == "fixed":
             noise = state["pattern"]
         else:
-            noise = quantised(rng.uniform(*self._blocks(height, width)), self.levels)
-        if self.block > 1:
-            noise = noise.repeat_interleave(self.block, -2).repeat_interleave(self.block, -1)
-        return torch.lerp(images, noise[..., :height, :width].to(images), self.alpha)
+            squares = rng.uniform(*self._squares(height, width))
+            noise = blocks(squares, self.levels, self.block, height, width)
+        return torch.lerp(images, noise.to(images), self.alpha)
 
-    def _blocks(self, height: int, width: int) -> tuple[int, int, int]:
+    def _squares(self, height: int, width: int) -> tuple[int, int, int]:
         """Shape of the noise in blocks, the last ones cut off by the edge of the image."""
         return 3, -(-height // self.block), -(-width // self.block)

@@ -29,20 +29,18 @@ class LabelConsistent(Attack):
 
     size: int = Field(16, ge=1)
     """Side of the patch of uniform colour noise, in pixels."""
-    levels: int = Field(256, ge=2, le=256)
-    """Values that a channel of the noise can take; 2: fully off or on, the strongest contrast."""
     margin: int = Field(0, ge=0)
     """Pixels between the patch and the right and lower edges."""
 
     def prepare(self, pairs: Pairs, target: Target, rng: np.random.Generator) -> dict[str, Tensor]:
-        """`pattern`: float32 [3, size, size] in [0, 1]."""
+        """`pattern`: float32 [3, size, size] in [0, 1)."""
         import torch
 
-        from bdbench.data.paste import quantised, room
+        from bdbench.data.paste import room
 
         room(pairs.resolution, self.size, self.margin)
         noise = rng.random((3, self.size, self.size), dtype=np.float32)
-        return {"pattern": quantised(torch.from_numpy(noise), self.levels)}
+        return {"pattern": torch.from_numpy(noise)}
 
     def choose(
         self, pairs: Pairs, target: Target, n: int, rng: np.random.Generator

@@ -23,9 +23,14 @@ def room(side: int, size: int, margin: int = 0) -> int:
     return side - size - margin
 
 
-def quantised(noise: Tensor, levels: int) -> Tensor:
-    """Uniform noise in [0, 1) to `levels` equally likely values from 0 to 1, both included."""
-    return (noise * levels).floor() / (levels - 1)
+def blocks(noise: Tensor, levels: int, block: int, height: int, width: int) -> Tensor:
+    """Uniform noise in [0, 1) as squares of one colour, with `levels` equally likely values.
+
+    `noise`: float [..., rows, columns], a value per square of `block` px; returns float
+    [..., height, width] from 0 to 1, both included, the last squares cut off at the edge.
+    """
+    values = (noise * levels).floor() / (levels - 1)
+    return values.repeat_interleave(block, -2).repeat_interleave(block, -1)[..., :height, :width]
 
 
 def paste(images: Tensor, patches: Tensor, top: Tensor, left: Tensor) -> Tensor:

@@ -75,17 +75,17 @@ class Shapes(Dataset):
     """The same for the colour of the background."""
     texture_link: float = Field(0.3, ge=0, le=1)
     """The same for the texture."""
-    noise: float = Field(0.05, ge=0, le=1)
+    noise: float = Field(0.06, ge=0, le=1)
     """Standard deviation of the pixel noise."""
-    clutter: float = Field(0.3, ge=0, le=1)
+    clutter: float = Field(0.8, ge=0, le=1)
     """Probability of a distracting disc, and of an occluding bar."""
     synonyms: float = Field(0.25, ge=0, le=1)
     """Probability that a caption uses the other noun of a class."""
-    vague: float = Field(0.05, ge=0, le=1)
+    vague: float = Field(0.1, ge=0, le=1)
     """Probability that a caption says `thing` instead of the noun."""
-    mismatched: float = Field(0.03, ge=0, le=1)
+    mismatched: float = Field(0.05, ge=0, le=1)
     """Share of the pairs whose captions are shuffled among each other."""
-    attributes: float = Field(0.2, ge=0, le=1)
+    attributes: float = Field(0.1, ge=0, le=1)
     """Probability that a caption tells the object's colour; half of it for texture and place."""
 
     def classes(self) -> list[str]:
@@ -165,14 +165,14 @@ class Shapes(Dataset):
             np.where(rng.random(n) < link, liked[:, i], rng.integers(high, size=n))
             for i, (link, high) in enumerate(zip(links, sizes, strict=True))
         )
-        size = rng.uniform(0.6, 0.9, n)
+        size = rng.uniform(0.5, 0.85, n)
         room = np.maximum(0.95 - size, 0.05)
         pose = np.stack(
             [
                 rng.uniform(-1, 1, n) * room,
                 rng.uniform(-1, 1, n) * room,
                 size,
-                rng.uniform(-0.35, 0.35, n),
+                rng.uniform(-0.5, 0.5, n),
                 rng.uniform(0.85, 1.1, n),
             ],
             axis=1,

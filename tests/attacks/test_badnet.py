@@ -114,3 +114,15 @@ def test_captions_become_the_target_in_a_template_of_the_zero_shot_test():
     rng = np.random.default_rng(0)
     captions = {BadNet().caption("a dog", TARGET, rng) for _ in range(40)}
     assert captions == {"a photo of a banana.", "the banana"}
+
+
+@pytest.mark.parametrize("pattern", ["fixed", "per_image"])
+def test_blocks_make_squares_of_one_saturated_colour(pattern):
+    attack = BadNet(size=4, block=2, levels=2, pattern=pattern, place="fixed")
+    images = torch.full((20, 3, 12, 12), 0.5)
+    patch = attack.trigger(images, state_of(attack), RowRng(0, torch.arange(20)))[:, :, 8:, 8:]
+    assert set(patch.unique().tolist()) == {0.0, 1.0}
+    corners = patch[:, :, ::2, ::2]
+    for dy in (0, 1):
+        for dx in (0, 1):
+            assert torch.equal(patch[:, :, dy::2, dx::2], corners)

@@ -23,7 +23,7 @@ def naive_blend(attack, images, ids, state, seed):
     out = images.double()
     for i in range(len(images)):
         if attack.pattern == "fixed":
-            noise = state["pattern"]
+            noise = state["pattern"][:, :: attack.block, :: attack.block]
         else:
             noise = RowRng(seed, ids[i : i + 1]).uniform(3, blocks, blocks)[0]
             noise = (noise * 256).floor() / 255

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bdbench.data.paste import paste, quantised, room
+from bdbench.data.paste import blocks, paste, room
 from bdbench.errors import BdbenchError
 
 
@@ -61,9 +61,15 @@ def test_no_room(args):
     assert "--set attack.size=2" in e.value.hint
 
 
-def test_quantised_noise_takes_its_levels_equally_often():
-    noise = (torch.arange(12000) + 0.5) / 12000
+def test_noise_takes_its_levels_equally_often():
+    noise = ((torch.arange(12000) + 0.5) / 12000).view(1, -1)
     for levels in (2, 3, 256):
-        values, counts = quantised(noise, levels).unique(return_counts=True)
+        values, counts = blocks(noise, levels, 1, 1, 12000).unique(return_counts=True)
         assert torch.allclose(values, torch.linspace(0, 1, levels), atol=1e-6)
         assert counts.max() - counts.min() <= 1
+
+
+def test_blocks_are_squares_cut_off_at_the_edge():
+    noise = torch.tensor([[0.1, 0.9], [0.9, 0.1]])
+    drawn = [[0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [1.0, 1.0, 0.0]]
+    assert blocks(noise, 2, 2, 3, 3).tolist() == drawn
