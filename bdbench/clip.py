@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bdbench.errors import BdbenchError
+from bdbench.registry import MODEL_CONFIGS
 from bdbench.schema import Model, Strict
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -23,7 +24,6 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 """CLIP's image normalisation (protocol section 1.2)."""
 MAX_SCALE = 100.0
 """Largest inverse temperature (protocol section 1.1)."""
-MODEL_CONFIGS = Path(__file__).parent / "model_configs"
 _WORD = re.compile(r"[a-z0-9]+")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,8 +12,8 @@ from typing import Any, Literal, get_args
 from bdbench.api import Dataset, Repair
 from bdbench.errors import BdbenchError
 from bdbench.hashing import derive_seed, key_of
-from bdbench.registry import Registry, near
-from bdbench.schema import Cell, Kind, Ref
+from bdbench.registry import MODEL_CONFIGS, Registry, near
+from bdbench.schema import Cell, Kind, Model, Ref
 
 StageName = Literal["data", "poison", "pretrain", "defend", "evaluate", "card"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
@@ -93,6 +94,15 @@ def plan(registry: Registry, wanted: Iterable[Cell], overrides: Overrides | None
     return result
 
 
+def own_config(model: Model) -> dict[str, Any] | None:
+    """The architecture if the configuration is one of ours; None for one of open_clip's.
+
+    It is part of the key, so that an edited configuration is another model.
+    """
+    path = MODEL_CONFIGS / f"{model.name}.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+
 def _add_cell(
     result: Plan, registry: Registry, cell: Cell, changes: Overrides, metrics: Sequence[Ref]
 ) -> str:
@@ -130,7 +140,8 @@ def _add_cell(
         "attack": attack.identity(), "target": recipe.target, "seed": seeds["poison"],
     }, {"data": data}))
     pretrain = result.add(Node("pretrain", where, {
-        "model": recipe.model.model_dump(mode="json"), "objective": objective.identity(),
+        "model": recipe.model.model_dump(mode="json"), "config": own_config(recipe.model),
+        "objective": objective.identity(),
         "train": recipe.pretrain.model_dump(mode="json"), "augment": augment,
         "threads": threads.pretrain, "seed": seeds["pretrain"],
     }, {"data": data, "poison": poison}, threads.pretrain))

@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from bdbench.cards.text import clean
 from bdbench.errors import BdbenchError
 from bdbench.registry import Registry, near
 from bdbench.schema import KINDS
@@ -46,11 +48,7 @@ def list_entries(
         if before and row[0] != before:
             table.add_section()
             table.add_row()
-        table.add_row(*(_plain(cell) for cell in row))
+        # As Text: what a plugin says must not reach the terminal as markup or control codes.
+        table.add_row(*(Text(clean(cell)) for cell in row))
         before = row[0]
     Console(highlight=False).print(table)
-
-
-def _plain(text: str) -> str:
-    """Text of a plugin must not reach the terminal as markup or control codes."""
-    return "".join(c for c in text if c.isprintable()).replace("[", "\\[")

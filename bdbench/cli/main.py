@@ -6,11 +6,14 @@ import sys
 
 import typer
 
+from bdbench.cards.text import clean
 from bdbench.cli.list import list_entries
 from bdbench.cli.run import run
 from bdbench.cli.show import show
 from bdbench.cli.store import app as store
 from bdbench.errors import BdbenchError
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
@@ -28,8 +31,10 @@ def main() -> None:
     try:
         app()
     except BdbenchError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        lines = map(clean, str(error).split("\n"))
+        print("error: " + "\n".join(lines), file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted\n\nhint: the same command continues", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
+    except SystemExit as done:
+        if done.code == INTERRUPTED:  # typer turns Ctrl-C into this status and says nothing
+            print("interrupted\n\nhint: the same command continues", file=sys.stderr)  # noqa: T201
+        raise

@@ -18,7 +18,7 @@ from bdbench.execute import execute, read_card
 from bdbench.plan import STAGES, Plan, cells, plan
 from bdbench.registry import Registry
 from bdbench.schema import Card, Cell
-from bdbench.store import Store
+from bdbench.store import Store, disk_errors
 
 
 def run(
@@ -32,7 +32,9 @@ def run(
         "cleanclip"
     ],
     recipe: Annotated[str, typer.Option(help="The setting: data, model, budgets.")] = "tiny",
-    seed: Annotated[list[int], typer.Option(min=0, help="Repeat for several.")] = [0],  # noqa: B006
+    seed: Annotated[
+        list[int], typer.Option(min=0, max=2**31 - 1, help="Repeat for several.")
+    ] = [0],  # noqa: B006
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="Change a parameter, as in `defense.lr=1e-3`."),
@@ -96,7 +98,8 @@ def _next(cell: Cell, card: Card) -> str:
 
 
 def _print_plan(todo: Plan, store: Store, as_json: bool) -> None:
-    present = {key for key, node in todo.nodes.items() if store.find(node.stage, key) is not None}
+    with disk_errors(store.root):
+        present = {key for key, node in todo.nodes.items() if store.find(node.stage, key)}
     if as_json:
         typer.echo(json.dumps([
             {"stage": node.stage, "key": key, "label": node.label, "reused": key in present,

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bdbench.cards.text import clean, summary
 from bdbench.errors import BdbenchError
+from bdbench.hashing import KEY_DIGITS
 from bdbench.registry import Registry, near
 from bdbench.registry.entry import Entry
 from bdbench.schema import KINDS, Card
-from bdbench.store import Store
+from bdbench.store import Store, disk_errors
+
+_KEY = re.compile(rf"[0-9a-f]{{{KEY_DIGITS}}}")
 
 
 def show(
@@ -29,14 +34,14 @@ def show(
 ) -> None:
     """Show a component with its parameters, a recipe, or a result card."""
     registry = Registry(plugin or ())
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     kind, _, name = what.rpartition("/")
     if kind == "recipe" or (not kind and name in registry.recipes()):
         recipe = registry.recipe(name)
         if as_json:
             typer.echo(recipe.model_dump_json(indent=1))
         else:
-            console.print(f"recipe [bold]{escape(name)}[/]: {escape(recipe.summary)}\n")
+            console.print(f"recipe [bold]{_plain(name)}[/]: {_plain(recipe.summary)}\n")
             console.print(_fields(recipe))
         return
     card = None if kind in KINDS else _card(what)
@@ -44,26 +49,38 @@ def show(
         if as_json:
             typer.echo(card.model_dump_json(indent=1))
         else:
-            from bdbench.cards.text import summary
-
             console.print(summary(card))
         return
-    for entry in _entries(registry, kind, name):
+    found = _entries(registry, kind, name)
+    if as_json and len(found) > 1:
+        raise BdbenchError(
+            f"`{name}` names {' and '.join(f'the {e.kind}' for e in found)}",
+            " or ".join(f"`bdbench show {e.kind}/{name} --json`" for e in found),
+        )
+    for entry in found:
         _show_entry(registry, entry, console, as_json)
 
 
 def _card(what: str) -> Card | None:
     path = Path(what)
     if not path.is_file():
-        artifact = Store().find("card", what) if "/" not in what else None
+        if not _KEY.fullmatch(what):
+            return None
+        store = Store()
+        with disk_errors(store.root):
+            artifact = store.find("card", what)
         if artifact is None:
             return None
         path = artifact.file("card.json")
     try:
         return Card.model_validate_json(path.read_bytes())
-    except ValueError as error:
-        first = str(error).splitlines()[0]
-        raise BdbenchError(f"`{what}` is not a result card: {first}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BdbenchError(
+            f"`{what}` is not a result card: {f'`{where}`: ' if where else ''}{first['msg']}",
+            "`bdbench store ls` lists the keys of the cards",
+        ) from error
 
 
 def _entries(registry: Registry, kind: str, name: str) -> list[Entry]:
@@ -73,7 +90,7 @@ def _entries(registry: Registry, kind: str, name: str) -> list[Entry]:
         return [registry.entry(kind, name)]
     found = [entry for entry in registry.entries() if entry.name == name]
     if not found:
-        names = [entry.name for entry in registry.entries()] + registry.recipes()
+        names = {entry.name for entry in registry.entries()} | set(registry.recipes())
         raise BdbenchError(f"nothing is called `{name}`", near(name, names))
     return found
 
@@ -85,14 +102,14 @@ def _show_entry(registry: Registry, entry: Entry, console: Console, as_json: boo
         data = ref.model_dump(mode="json") | {"origin": entry.origin, "sweep": sweep}
         typer.echo(json.dumps(data, indent=1))
         return
-    console.print(f"{entry.kind} [bold]{escape(entry.name)}[/]: {escape(entry.summary)}")
+    console.print(f"{entry.kind} [bold]{_plain(entry.name)}[/]: {_plain(entry.summary)}")
     about = {"from": entry.origin, "class": entry.use, "paper": entry.paper,
              "threat model": entry.threat_model}
     for title, text in about.items():
         if text:
-            console.print(f"  {title}: {escape(text)}")
+            console.print(f"  {title}: {_plain(text)}")
     for field, values in sweep.items():
-        console.print(f"  sweep of {escape(field)}: {', '.join(f'{v:g}' for v in values)}")
+        console.print(f"  sweep of {_plain(field)}: {', '.join(f'{v:g}' for v in values)}")
     console.print()
     console.print(_fields(cls.model_validate_json(json.dumps(ref.params))))
 
@@ -112,6 +129,9 @@ def _add_fields(table: Table, model: BaseModel, prefix: str) -> None:
             _add_fields(table, value, f"{prefix}{name}.")
         elif value not in (PydanticUndefined, {}):
             shown = json.dumps(value, default=lambda item: item.model_dump(exclude_defaults=True))
-            table.add_row(prefix + name, escape(shown), escape(field.description or ""))
+            table.add_row(prefix + name, _plain(shown), _plain(field.description or ""))
 
 
+def _plain(text: str) -> str:
+    """What a plugin says must not reach the terminal as markup or control codes."""
+    return escape(clean(text))

@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from bdbench.cards.text import clean
 from bdbench.store import Store
 
 app = typer.Typer(no_args_is_help=True, help="Look at the artifacts; delete what no card needs.")
@@ -33,7 +35,7 @@ def ls(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = Fa
     for item in found:
         table.add_row(
             str(item["stage"]), str(item["key"]), f"{int(str(item['bytes'])) / 1e6:.1f}",
-            str(item["seconds"]), str(item["label"]).replace("[", "\\["),
+            str(item["seconds"]), Text(clean(item["label"])),
         )
     console = Console(highlight=False)
     console.print(table)

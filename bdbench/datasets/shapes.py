@@ -75,7 +75,7 @@ class Shapes(Dataset):
     """The same for the colour of the background."""
     texture_link: float = Field(0.3, ge=0, le=1)
     """The same for the texture."""
-    noise: float = Field(0.06, ge=0, le=1)
+    noise: float = Field(0.05, ge=0, le=1)
     """Standard deviation of the pixel noise."""
     clutter: float = Field(0.8, ge=0, le=1)
     """Probability of a distracting disc, and of an occluding bar."""
@@ -165,14 +165,14 @@ class Shapes(Dataset):
             np.where(rng.random(n) < link, liked[:, i], rng.integers(high, size=n))
             for i, (link, high) in enumerate(zip(links, sizes, strict=True))
         )
-        size = rng.uniform(0.5, 0.85, n)
+        size = rng.uniform(0.56, 0.88, n)
         room = np.maximum(0.95 - size, 0.05)
         pose = np.stack(
             [
                 rng.uniform(-1, 1, n) * room,
                 rng.uniform(-1, 1, n) * room,
                 size,
-                rng.uniform(-0.5, 0.5, n),
+                rng.uniform(-0.4, 0.4, n),
                 rng.uniform(0.85, 1.1, n),
             ],
             axis=1,

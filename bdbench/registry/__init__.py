@@ -23,6 +23,9 @@ from bdbench.registry.entry import Entry
 from bdbench.registry.plugin import plugin_entries
 from bdbench.schema import KINDS, Defaults, Kind, Recipe, Ref
 
+MODEL_CONFIGS = Path(__file__).parent.parent / "model_configs"
+"""Architectures of ours, in open_clip's form."""
+
 
 def share_dir(name: str) -> Path:
     """The `registry` or `leaderboards` folder: inside an installed package or beside a checkout."""
