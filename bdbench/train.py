@@ -188,10 +188,14 @@ def _resume(
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     state: dict[int, dict[str, Tensor]] = {}
     weights: list[dict[str, Tensor]] = [{} for _ in modules]
+    parameters = [p.detach() for group in optimizer.param_groups for p in group["params"]]
     for name, value in tensors.items():
         kind, index, rest = name.split(".", 2)
         if kind == "adam":
-            state.setdefault(int(index), {})[rest] = value
+            # The fused optimiser walks memory, so its moments must lie as their parameters do.
+            like = parameters[int(index)]
+            laid = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+            state.setdefault(int(index), {})[rest] = laid
         else:
             weights[int(index)][rest] = value
     for module, values in zip(modules, weights, strict=True):
