@@ -22,7 +22,7 @@ REGISTRY = Registry()
 def planned(
     attacks: list[str] | None = None, objectives: list[str] | None = None,
     defenses: list[str] | None = None, seeds: list[int] | None = None, recipe: str = "tiny",
-    **overrides: dict[str, object],
+    overrides: dict[str, dict[str, object]] | None = None,
 ) -> Plan:
     wanted = cells(
         REGISTRY, recipe=recipe, attacks=attacks or ["badnet"], objectives=objectives or ["mmcl"],
@@ -111,7 +111,7 @@ def test_all_stands_for_every_name() -> None:
 def test_a_change_keeps_what_it_does_not_touch(
     overrides: dict[str, dict[str, object]], kept: set[str]
 ) -> None:
-    before, after = keys(planned()), keys(planned(**overrides))
+    before, after = keys(planned()), keys(planned(overrides=overrides))
     assert {stage for stage in before if before[stage] == after[stage]} == kept
 
 
@@ -132,13 +132,13 @@ def test_the_defend_stage_is_told_nothing_of_the_attack() -> None:
 
 def test_unknown_target_is_refused() -> None:
     with pytest.raises(BdbenchError, match="`bananna` is not a class") as caught:
-        planned(recipe="tiny", **{"recipe": {"target": "bananna"}})
+        planned(overrides={"recipe": {"target": "bananna"}})
     assert "`banana`" in caught.value.hint
 
 
 def test_unknown_override_kind_is_refused() -> None:
     with pytest.raises(BdbenchError, match="`attacks` cannot be set") as caught:
-        planned(**{"attacks": {"size": 3}})
+        planned(overrides={"attacks": {"size": 3}})
     assert "`attack`" in caught.value.hint
 
 

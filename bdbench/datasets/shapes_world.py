@@ -47,7 +47,8 @@ DRAWINGS: dict[str, tuple[Part, ...]] = {
         ("+p", (-0.8, -0.7, 0.4, -0.7, 0.4, 0.8, -0.8, 0.8)),
     ),
     "hammer": (
-        ("+p", (-0.7, -0.85, 0.7, -0.85, 0.7, -0.35, -0.7, -0.35)), ("+l", (0, -0.4, 0, 0.85, 0.13)),
+        ("+p", (-0.7, -0.85, 0.7, -0.85, 0.7, -0.35, -0.7, -0.35)),
+        ("+l", (0, -0.4, 0, 0.85, 0.13)),
     ),
     "mushroom": (
         ("+e", (0, -0.1, 0.9, 0.75)), ("-p", (-1, 0.05, 1, 0.05, 1, 1, -1, 1)),
@@ -171,7 +172,8 @@ def atlas(side: int) -> Floats:
     masks = []
     for parts in DRAWINGS.values():
         mask = np.zeros((_FINE, _FINE), dtype=bool)
-        for (sign, form), numbers in parts:
+        for code, numbers in parts:
+            sign, form = code[0], code[1]
             inside = _inside(form, numbers, x, y)
             mask = mask | inside if sign == "+" else mask & ~inside
         blocks = mask.reshape(side, _FINE // side, side, _FINE // side)
@@ -234,7 +236,8 @@ def draw(
         images = images + layer[:, None] * (shade - images)
     grain = rng.standard_normal(images.shape, dtype=np.float32)
     images = (images + shift + grain * np.float32(noise)) * 255 + 0.5
-    return np.clip(images, 0, 255, out=images).astype(np.uint8)
+    clipped: NDArray[np.uint8] = np.clip(images, 0, 255, out=images).astype(np.uint8)
+    return clipped
 
 
 def _sample(masks: Floats, labels: Ints, u: Floats, v: Floats) -> Floats:
