@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, cast
 
 import torch
@@ -18,7 +21,7 @@ from bdbench.hashing import derive_seed
 from bdbench.schema import Augment, Training
 from bdbench.stages import Context, Inputs
 from bdbench.store import RESUME
-from bdbench.train import EpochLog, Report, fit
+from bdbench.train import EpochLog, Progress, Report, fit
 
 
 @dataclass(frozen=True)
@@ -58,17 +61,40 @@ def budget_for(
     return CleanBudget(clean, data.labelled("validation"), seed, run_fit, snapshot)
 
 
+@contextmanager
+def one_way(report: Callable[[Mapping[str, Any]], None]) -> Iterator[Report]:
+    """A report that tells `report` and does not lead to it.
+
+    Progress goes through a queue to another thread: what the defense is handed would otherwise
+    reach the registry and the store, and so the attack.
+    """
+    queue: SimpleQueue[Progress | None] = SimpleQueue()
+
+    def tell() -> None:
+        while (progress := queue.get()) is not None:
+            report(vars(progress))
+
+    teller = Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield queue.put
+    finally:
+        queue.put(None)
+        teller.join()
+
+
 def run(spec: Mapping[str, Any], inputs: Inputs, work: Path, context: Context) -> int:
     """Write the model after every step the defense kept, `step-NNNN.safetensors`."""
     torch.set_num_threads(spec["threads"])
     defense = cast(Repair, context.registry.build("defense", spec["defense"]))
     logs: list[EpochLog] = []
     clip = Clip.load(inputs["pretrain"].path)
-    budget = budget_for(
-        DataCache(inputs["data"].path), spec["budget"], Augment(**spec["augment"]), spec["seed"],
-        work, lambda p: context.report(vars(p)), logs,
-    )
-    repaired = defense.repair(clip, budget)
+    with one_way(context.report) as report:
+        budget = budget_for(
+            DataCache(inputs["data"].path), spec["budget"], Augment(**spec["augment"]),
+            spec["seed"], work, report, logs,
+        )
+        repaired = defense.repair(clip, budget)
     if not any(work.glob("step-*.safetensors")):
         budget.snapshot(repaired, 1)
     (work / "model.json").write_text(repaired.file.model_dump_json(), encoding="utf-8")
