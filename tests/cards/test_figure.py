@@ -90,6 +90,14 @@ def test_the_shape_blind_oracle_is_a_line_where_known(card, make, page):
     assert not verticals(page(make(data={})))
 
 
+def test_a_far_shape_blind_oracle_is_told_at_the_edge(make, page):
+    axes = page(make(data={"shape_blind_oracle": 0.027})).axes[0]
+    assert axes.get_xlim()[0] > 40
+    (note,) = (text for text in axes.texts if "oracle" in text.get_text())
+    assert note.get_text() == "← shape-blind oracle 2.7"
+    assert note.xy[0] == axes.get_xlim()[0]
+
+
 def test_without_a_sweep_the_run_is_called_by_its_defense(make, page):
     points = (point(0.77, 0.99), point(0.75, 0.9, step=1), point(0.74, 0.5, step=2))
     card = make(trajectory=points, selections=select(points, Selection(), {}))
