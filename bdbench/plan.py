@@ -13,7 +13,7 @@ from bdbench.api import Dataset, Repair
 from bdbench.errors import BdbenchError
 from bdbench.hashing import derive_seed, key_of
 from bdbench.registry import MODEL_CONFIGS, Registry, near
-from bdbench.schema import Cell, Kind, Model, Ref
+from bdbench.schema import Cell, Kind, Model, Recipe, Ref
 
 StageName = Literal["data", "poison", "pretrain", "defend", "evaluate", "card"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
@@ -90,7 +90,8 @@ def plan(registry: Registry, wanted: Iterable[Cell], overrides: Overrides | None
     result = Plan()
     metrics = [registry.resolve("metric", entry.name)[0] for entry in registry.entries("metric")]
     for cell in wanted:
-        result.cards[cell] = _add_cell(result, registry, cell, changes, metrics)
+        found = resolve(registry, cell, metrics, changes)
+        result.cards[cell] = add_cell(result, cell, found, changes.get("recipe"))
     return result
 
 
@@ -103,19 +104,41 @@ def own_config(model: Model) -> dict[str, Any] | None:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
-def _add_cell(
-    result: Plan, registry: Registry, cell: Cell, changes: Overrides, metrics: Sequence[Ref]
-) -> str:
+@dataclass(frozen=True)
+class Resolved:
+    """A cell with every name looked up: all that its keys depend on besides the seed."""
+
+    recipe: Recipe
+    attack: Ref
+    objective: Ref
+    defense: Ref
+    dataset: Ref
+    metrics: Sequence[Ref]
+    sweep: Mapping[str, Sequence[float]]
+    """Of the defense: for each swept field its values, from the gentlest to the most aggressive."""
+    seeded: bool
+    """Whether the dataset depends on the seed."""
+
+    def runs(self) -> list[dict[str, float]]:
+        """The swept parameters of each run; one empty run where nothing is swept."""
+        points = itertools.product(*self.sweep.values())
+        return [dict(zip(self.sweep, values, strict=True)) for values in points]
+
+
+def resolve(
+    registry: Registry, cell: Cell, metrics: Sequence[Ref], changes: Overrides
+) -> Resolved:
+    """Look every name of a cell up; BdbenchError for anything that could not run."""
     recipe = registry.recipe(cell.recipe, changes.get("recipe"))
 
-    def resolve(kind: Kind, name: str) -> tuple[Ref, dict[str, tuple[float, ...]]]:
+    def find(kind: Kind, name: str) -> tuple[Ref, dict[str, tuple[float, ...]]]:
         defaults = getattr(recipe, f"{kind}s").get(name)
         return registry.resolve(kind, name, defaults, changes.get(kind))
 
-    dataset_ref, _ = resolve("dataset", recipe.dataset)
-    attack, _ = resolve("attack", cell.attack)
-    objective, _ = resolve("objective", cell.objective)
-    defense, sweep = resolve("defense", cell.defense)
+    dataset_ref, _ = find("dataset", recipe.dataset)
+    attack, _ = find("attack", cell.attack)
+    objective, _ = find("objective", cell.objective)
+    defense, sweep = find("defense", cell.defense)
     dataset = registry.build("dataset", dataset_ref.identity())
     role = registry.load(registry.entry("defense", cell.defense))
     if not issubclass(role, Repair):
@@ -128,13 +151,27 @@ def _add_cell(
             f"the target `{recipe.target}` is not a class of dataset `{recipe.dataset}`",
             near(recipe.target, dataset.classes() if isinstance(dataset, Dataset) else []),
         )
+    return Resolved(
+        recipe=recipe, attack=attack, objective=objective, defense=defense, dataset=dataset_ref,
+        metrics=metrics, sweep=sweep, seeded=dataset.seeded,
+    )
+
+
+def add_cell(
+    result: Plan, cell: Cell, found: Resolved, overridden: Mapping[str, Any] | None = None
+) -> str:
+    """Add the stages of a cell to a plan; returns the key of its card."""
+    recipe, attack, objective, defense = (
+        found.recipe, found.attack, found.objective, found.defense
+    )
     seeds = {name: derive_seed(cell.seed, name) for name in ("poison", "pretrain", "defend")}
-    seeds["data"] = derive_seed(cell.seed, "data") if dataset.seeded else 0
+    seeds["data"] = derive_seed(cell.seed, "data") if found.seeded else 0
     where = f"{cell.attack} / {cell.objective}"
     augment, threads = recipe.augment.model_dump(mode="json"), recipe.threads
 
     data = result.add(Node("data", recipe.dataset, {
-        "dataset": dataset_ref.identity(), "resolution": recipe.resolution, "seed": seeds["data"],
+        "dataset": found.dataset.identity(), "resolution": recipe.resolution,
+        "seed": seeds["data"],
     }, {}))
     poison = result.add(Node("poison", cell.attack, {
         "attack": attack.identity(), "target": recipe.target, "seed": seeds["poison"],
@@ -154,7 +191,7 @@ def _add_cell(
 
     inputs = {"data": data, "poison": poison, "pretrain": pretrain,
               "start": evaluation(f"{where} / start", pretrain)}
-    runs = [dict(zip(sweep, values, strict=True)) for values in itertools.product(*sweep.values())]
+    runs = found.runs()
     for i, swept in enumerate(runs):
         identity = defense.identity() | {"params": {**defense.params, **swept}}
         point = " ".join(f"{name}={value:g}" for name, value in swept.items())
@@ -168,13 +205,13 @@ def _add_cell(
         "cell": cell.model_dump(mode="json"),
         "components": {
             ref.kind: ref.model_dump(mode="json")
-            for ref in (attack, objective, defense, dataset_ref)
+            for ref in (attack, objective, defense, found.dataset)
         },
-        "metrics": [ref.model_dump(mode="json") for ref in metrics],
+        "metrics": [ref.model_dump(mode="json") for ref in found.metrics],
         "recipe": recipe.model_dump(mode="json"),
-        "overridden": dict(changes.get("recipe", {})),
+        "overridden": dict(overridden or {}),
         "seeds": seeds,
         "runs": runs,
-        "default": {name: defense.params[name] for name in sweep},
+        "default": {name: defense.params[name] for name in found.sweep},
     }, inputs))
 
