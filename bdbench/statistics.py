@@ -1,7 +1,9 @@
-"""Rates and paired differences of rates, with their 95 % intervals."""
+"""Rates, means and paired differences with their 95 % intervals; tests for paired data."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import sqrt
 from typing import TYPE_CHECKING
 
@@ -48,6 +50,79 @@ def paired_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Sc
     below = _joined(one.value - one.low, two.high - two.value, phi)
     above = _joined(one.high - one.value, two.value - two.low, phi)
     return Score(value=value, low=max(value - below, -1.0), high=min(value + above, 1.0), n=n)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over seeds or cells with Student's 95 % interval; a single value has none."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+def mean(values: Sequence[float]) -> Mean:
+    """The mean of at least one value; Student's t with n - 1 degrees of freedom."""
+    import numpy as np
+
+    n, value = len(values), float(np.mean(values))
+    if n < 2:
+        return Mean(value, None, None, n)
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) / sqrt(n))
+    return Mean(value, value - half, value + half, n)
+
+
+def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    """The two-sided p of McNemar's exact test: whether two models hit equally often.
+
+    Both are [n] hits on the same images. Only the images on which they differ count: under the
+    hypothesis each is a fair coin (McNemar, Psychometrika 12, 1947).
+    """
+    if first.shape != second.shape:
+        raise BdbenchError(f"paired hits differ in number: `{len(first)}` and `{len(second)}`")
+    from scipy.stats import binomtest
+
+    only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
+    n = only_first + only_second
+    return float(binomtest(only_first, n).pvalue) if n else 1.0
+
+
+_FLIPS, _EXACT = 1 << 14, 14
+"""Drawn sign patterns, and the number of pairs up to which all patterns are gone through."""
+
+
+def sign_flip(differences: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Two-sided p that the mean of paired differences is zero, one for each column.
+
+    `differences`: float [n pairs, m comparisons]; returns float [m] in (0, 1]. Fisher's
+    randomisation test: under the hypothesis the sign of each pair's difference is a fair coin.
+    Exact for up to 14 pairs; beyond that from 16,384 fixed random patterns, the observed one
+    counted among them.
+    """
+    import numpy as np
+
+    n = len(differences)
+    if n <= _EXACT:
+        signs = 1.0 - 2.0 * ((np.arange(1 << n)[:, None] >> np.arange(n)) & 1)
+    else:
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], (_FLIPS, n))
+        signs[0] = 1.0
+    # Rounding must not make the observed pattern differ from itself.
+    least = np.abs(differences.sum(axis=0)) * (1 - 1e-12) - 1e-15
+    return np.asarray((np.abs(signs @ differences) >= least).mean(axis=0))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p adjusted for their number, so that all hold together (Holm 1979), in the given order."""
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    adjusted, floor = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        floor = max(floor, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = floor
+    return adjusted
 
 
 def _correlation(both: int, only_first: int, only_second: int, neither: int) -> float:

@@ -24,9 +24,20 @@ from bdbench.schema.recipe import (
     Threads,
 )
 from bdbench.schema.refs import KINDS, Cell, Kind, Ref, Strict, Training
+from bdbench.schema.track import (
+    SUBMITTABLE,
+    Cleaned,
+    Reported,
+    ReportedRow,
+    Statistic,
+    Submission,
+    Track,
+    Verification,
+)
 
 __all__ = [
-    "CARD_VERSION", "KINDS", "Augment", "Card", "Cell", "CleanBudget", "Cost", "Defaults", "Gate",
-    "Kind", "Model", "Point", "Poison", "Provenance", "Recipe", "Ref", "Score", "Selection",
-    "Selections", "Stage", "Status", "Strict", "Threads", "Training", "Verdict",
+    "CARD_VERSION", "KINDS", "SUBMITTABLE", "Augment", "Card", "Cell", "CleanBudget", "Cleaned",
+    "Cost", "Defaults", "Gate", "Kind", "Model", "Point", "Poison", "Provenance", "Recipe", "Ref",
+    "Reported", "ReportedRow", "Score", "Selection", "Selections", "Stage", "Statistic", "Status",
+    "Strict", "Submission", "Threads", "Track", "Training", "Verdict", "Verification",
 ]

@@ -1,0 +1,1 @@
+"""Leaderboards: submissions and cards to ranked tables and the page."""
