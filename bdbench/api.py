@@ -52,8 +52,7 @@ C = TypeVar("C", bound=type[Component])
 def register(name: str, **about: Any) -> Callable[[C], C]:
     """Tag a component class of a plugin file with its registered name.
 
-    Tagging changes nothing by itself: `--plugin FILE` collects the tagged classes. `about` takes
-    the fields of `Tag`.
+    Tagging does nothing by itself: `--plugin FILE` collects. `about` takes the fields of `Tag`.
     """
 
     def tag(cls: C) -> C:
@@ -218,9 +217,13 @@ class FineTuning(Repair):
     lr: float = Field(1e-5, ge=0)
     """Peak learning rate."""
     epochs: int = Field(10, ge=1)
+    """Passes over the clean pairs."""
     batch: int = Field(64, ge=2)
+    """Pairs per step."""
     warmup_steps: int = Field(50, ge=0)
+    """Steps in which the learning rate rises to its peak."""
     weight_decay: float = Field(0.1, ge=0)
+    """Decoupled weight decay."""
 
     def objective(self) -> Objective:
         """What to minimise on the clean pairs."""
@@ -229,10 +232,7 @@ class FineTuning(Repair):
     def repair(self, clip: Clip, budget: Budget) -> Clip:
         """Fine-tune from the weights alone: no optimiser state is inherited."""
         training = Training(
-            lr=self.lr,
-            epochs=self.epochs,
-            batch=self.batch,
-            warmup_steps=self.warmup_steps,
+            lr=self.lr, epochs=self.epochs, batch=self.batch, warmup_steps=self.warmup_steps,
             weight_decay=self.weight_decay,
         )
         return budget.fit(clip, self.objective(), training)

@@ -97,6 +97,19 @@ def test_setting_a_swept_parameter_ends_its_sweep() -> None:
     assert ref.params["lr"] == 0.5
 
 
+def test_a_swept_whole_number_stays_one() -> None:
+    """Recipes hold floats; a worker would refuse `2.0` for a number of epochs."""
+    registry = Registry()
+    for recipe, given in ((Defaults(sweep={"epochs": (1, 2)}), {}),
+                          (None, {"sweep": {"epochs": [1, 2]}})):
+        ref, sweep = registry.resolve("defense", "bn_only", recipe, given)
+        assert [type(value) for value in sweep["epochs"]] == [int, int]
+        identity = ref.identity() | {"params": {**ref.params, "epochs": sweep["epochs"][1]}}
+        assert registry.build("defense", identity).model_dump()["epochs"] == 2
+    _, sweep = registry.resolve("defense", "bn_only", None, {"sweep": {"lr": [1, 2]}})
+    assert [type(value) for value in sweep["lr"]] == [float, float]
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [

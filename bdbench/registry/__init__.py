@@ -119,7 +119,10 @@ class Registry:
             for point in importlib.metadata.entry_points(group=f"bdbench.{kind}s"):
                 dist = point.dist
                 origin = f"{dist.name} {dist.version}" if dist else point.value
-                yield Entry(kind, point.name, point.value, origin, find=point.load)
+                # The version is part of every key, so that an upgrade is another method.
+                yield Entry(
+                    kind, point.name, point.value, origin, find=point.load, source=origin
+                )
 
     def _from_plugins(self) -> Iterable[Entry]:
         for path in self._plugins:
@@ -192,10 +195,14 @@ class Registry:
             version=entry.version if entry.params is not None else tag.version,
             overridden={field: params[field] for field in sorted(changed)},
         )
-        for field, values in sweep.items():
-            for value in values:
-                self._validated(cls, kind, name, {**params, field: value})
-        return ref, {field: tuple(map(float, values)) for field, values in sweep.items()}
+        # TOML and recipes hold floats; the field says whether a whole one is an integer.
+        return ref, {
+            field: tuple(
+                getattr(self._validated(cls, kind, name, {**params, field: _whole(value)}), field)
+                for value in values
+            )
+            for field, values in sweep.items()
+        }
 
     def _validated(
         self, cls: type[Component], kind: Kind, name: str, params: Mapping[str, Any]
@@ -240,6 +247,10 @@ class Registry:
             raise BdbenchError(
                 describe(error, "recipe"), f"`bdbench show recipe/{name}` lists the settings"
             ) from error
+
+
+def _whole(value: float) -> float:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

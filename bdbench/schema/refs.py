@@ -38,7 +38,7 @@ class Ref(Strict):
     overridden: dict[str, Any] = {}
     """The fields that the recipe or the command line set, of those in `params`."""
     source: str | None = None
-    """sha256 of the plugin file; None for an installed package."""
+    """sha256 of the plugin file, or name and version of the package; None for a built-in."""
 
     def identity(self) -> dict[str, Any]:
         """What a key hashes: everything that changes the outcome and nothing else."""
