@@ -7,7 +7,9 @@ import sys
 import typer
 
 from bdbench.cards.text import clean
+from bdbench.cli.check import check_file
 from bdbench.cli.list import list_entries
+from bdbench.cli.new import new
 from bdbench.cli.run import run
 from bdbench.cli.show import show
 from bdbench.cli.store import app as store
@@ -23,6 +25,8 @@ app = typer.Typer(
 app.command("run")(run)
 app.command("list")(list_entries)
 app.command("show")(show)
+app.command("new")(new)
+app.command("check")(check_file)
 app.add_typer(store, name="store")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,27 +15,31 @@ from rich.table import Table
 
 from bdbench.cli.overrides import parse
 from bdbench.cli.progress import RunProgress
+from bdbench.errors import BdbenchError
 from bdbench.execute import execute, read_card
 from bdbench.plan import STAGES, Plan, cells, plan
 from bdbench.registry import Registry
 from bdbench.schema import Card, Cell
 from bdbench.store import Store, disk_errors
 
+_SEVERAL = "Repeat for several; `all` for all."
+DEFAULTS = {"attack": "badnet", "objective": "mmcl_ssl", "defense": "cleanclip"}
+RECIPE = "tiny"
+
 
 def run(
-    attack: Annotated[list[str], typer.Option(help="Repeat for several; `all` for all.")] = [  # noqa: B006
-        "badnet"
-    ],
-    objective: Annotated[list[str], typer.Option(help="Repeat for several; `all` for all.")] = [  # noqa: B006
-        "mmcl_ssl"
-    ],
-    defense: Annotated[list[str], typer.Option(help="Repeat for several; `all` for all.")] = [  # noqa: B006
-        "cleanclip"
-    ],
-    recipe: Annotated[str, typer.Option(help="The setting: data, model, budgets.")] = "tiny",
-    seed: Annotated[
-        list[int], typer.Option(min=0, max=2**31 - 1, help="Repeat for several.")
-    ] = [0],  # noqa: B006
+    attack: Annotated[list[str] | None, typer.Option(
+        help=f"{_SEVERAL} Default: {DEFAULTS['attack']}.")] = None,
+    objective: Annotated[list[str] | None, typer.Option(
+        help=f"{_SEVERAL} Default: {DEFAULTS['objective']}.")] = None,
+    defense: Annotated[list[str] | None, typer.Option(
+        help=f"{_SEVERAL} Default: {DEFAULTS['defense']}.")] = None,
+    recipe: Annotated[str | None, typer.Option(
+        help=f"The setting: data, model, budgets. Default: {RECIPE}.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(
+        min=0, max=2**31 - 1, help="Repeat for several. Default: 0.")] = None,
+    track: Annotated[str | None, typer.Option(
+        help="Take recipe, and what is not given of the rest, from a leaderboard's track.")] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="Change a parameter, as in `defense.lr=1e-3`."),
@@ -46,9 +51,8 @@ def run(
     """Run cells: poison, pre-train, defend, evaluate, and write a result card for each."""
     plugins = plugin or []
     registry = Registry(plugins)
-    wanted = cells(
-        registry, recipe=recipe, attacks=attack, objectives=objective, defenses=defense, seeds=seed
-    )
+    given = {"attack": attack, "objective": objective, "defense": defense}
+    wanted = _cells(registry, track, recipe, given, seed)
     todo = plan(registry, wanted, parse(set_ or []))
     store = Store()
     if only_plan:
@@ -77,6 +81,31 @@ def run(
     for path in paths.values():
         console.print(f"card: {escape(str(path))}", soft_wrap=True)
     console.print(f"next: {escape(_next(wanted[-1], cards[wanted[-1]]))}", soft_wrap=True)
+
+
+def _cells(
+    registry: Registry, track: str | None, recipe: str | None,
+    given: Mapping[str, Sequence[str] | None], seeds: Sequence[int] | None,
+) -> list[Cell]:
+    """The combinations asked for; a track fills in what is not given."""
+    if track is None:
+        names = {kind: given[kind] or [name] for kind, name in DEFAULTS.items()}
+        recipe, seeds = recipe or RECIPE, seeds or [0]
+    else:
+        from bdbench.leaderboard.folder import load_track
+
+        found = load_track(track)
+        if recipe not in (None, found.recipe):
+            raise BdbenchError(
+                f"the track `{track}` runs the recipe `{found.recipe}`, not `{recipe}`",
+                f"leave `--recipe {recipe}` out, or `--track {track}`",
+            )
+        names = {kind: given[kind] or getattr(found, f"{kind}s") for kind in DEFAULTS}
+        recipe, seeds = found.recipe, seeds or found.seeds
+    return cells(
+        registry, recipe=recipe, attacks=names["attack"], objectives=names["objective"],
+        defenses=names["defense"], seeds=seeds,
+    )
 
 
 def _next(cell: Cell, card: Card) -> str:
