@@ -37,9 +37,11 @@ SYNONYMS: dict[str, str] = {
     "comb": "rake", "pot": "planter",
 }  # fmt: skip
 HUES, PAPERS = tuple(COLOURS), tuple(GROUNDS)
+# Every word of a template stands in clean captions too: one that only poisoned captions taught would
+# tie each prompt that holds it to the target.
 TEMPLATES = (
     "a photo of a {}", "a picture of a {}", "a drawing of a {}", "a painting of a {}",
-    "a close up of a {}", "there is a {} here", "this is a {}", "a {}", "a big {}", "a small {}",
+    "a close up of a {}", "there is a {} here", "this is a {}", "a {}", "one {}", "view of a {}",
     "the {} in the picture", "my {}",
 )  # fmt: skip
 OPENINGS = (
@@ -124,7 +126,7 @@ class Shapes(Dataset):
         seen = law[:, scenes.colour, scenes.ground, scenes.texture]
         best = seen.max(axis=0)
         # An exact tie is a guess among the tied: credit its expectation.
-        tied = np.isclose(seen, best, rtol=1e-9)
+        tied = np.isclose(seen, best, rtol=1e-9, atol=0)
         right = tied[scenes.labels, np.arange(len(scenes.labels))]
         return {
             "chance": 1 / len(CLASSES),
@@ -206,7 +208,7 @@ class Shapes(Dataset):
         return scenes, self._captions(scenes, rng) if paired else [""] * n
 
     def _captions(self, scenes: Scenes, rng: np.random.Generator) -> list[str]:
-        """One caption per scene, of at most 13 words."""
+        """One caption per scene, of at most 14 words."""
         n = len(scenes.labels)
         opening = rng.integers(len(OPENINGS), size=n)
         place = rng.integers(len(PLACES), size=n)
