@@ -32,7 +32,7 @@ class ModelFile(Strict):
 
     model: Model
     words: tuple[str, ...] = ()
-    """Vocabulary of the `words` tokenizer, most frequent first."""
+    """Vocabulary of the `words` tokenizer, in the order of the tokens."""
 
 
 def _open_clip() -> Any:
@@ -65,8 +65,11 @@ class WordTokenizer:
     arg-max pooling finds the end; a caption that is cut keeps its end token.
     """
 
+    FIRST = 3
+    """The token of the first word."""
+
     def __init__(self, words: Sequence[str], vocab_size: int, context_length: int) -> None:
-        self._ids = {word: i for i, word in enumerate(words, start=3)}
+        self._ids = {word: i for i, word in enumerate(words, start=self.FIRST)}
         self._end, self._length = vocab_size - 1, context_length
 
     def __call__(self, texts: Sequence[str] | str) -> Tensor:
@@ -153,6 +156,24 @@ class Clip:
     def load_weights(self, path: Path) -> None:
         """Set all parameters and buffers from a safetensors file."""
         self.load_state(load_file(path))
+
+    def sort_words(self) -> None:
+        """Put the vocabulary of a `words` tokenizer into alphabetical order; the function stays.
+
+        In the order of their frequency the words would tell how often the poisoned captions name
+        each class, and so the attacker's target.
+        """
+        words = self.file.words
+        if not words:
+            return
+        order = sorted(range(len(words)), key=words.__getitem__)
+        rows = self.model.token_embedding.weight
+        with torch.no_grad():
+            first = WordTokenizer.FIRST
+            rows[first : first + len(words)] = rows[[first + i for i in order]]
+        self.file = self.file.model_copy(update={"words": tuple(words[i] for i in order)})
+        size, length = _vocab_size(self.file.model), self.model.context_length
+        self.tokenize = WordTokenizer(self.file.words, size, length)
 
     @property
     def scale(self) -> Tensor:

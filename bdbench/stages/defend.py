@@ -89,6 +89,7 @@ def run(spec: Mapping[str, Any], inputs: Inputs, work: Path, context: Context) -
     defense = cast(Repair, context.registry.build("defense", spec["defense"]))
     logs: list[EpochLog] = []
     clip = Clip.load(inputs["pretrain"].path)
+    clip.sort_words()
     with one_way(context.report) as report:
         budget = budget_for(
             DataCache(inputs["data"].path), spec["budget"], Augment(**spec["augment"]),
