@@ -27,7 +27,7 @@ from bdbench.schema import (
 from bdbench.statistics import rate
 from bdbench.store import Artifact
 
-PACKAGES = ("bdbench", "torch", "torchvision", "open_clip_torch", "numpy")
+PACKAGES = ("bdbench", "torch", "torchvision", "open_clip_torch", "numpy", "pyarrow")
 EXAMPLES = 3
 """Captions shown before and after."""
 

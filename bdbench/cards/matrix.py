@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.table import Table
+from rich.text import Text
 
 from bdbench.cards.text import clean, percent
 from bdbench.schema import Card, Point
@@ -21,7 +22,7 @@ def matrix(cards: Sequence[Card]) -> Table:
         picks = card.selections
         chosen: list[int | None] = [0, picks.blind, picks.last, picks.oracle.get("0.05")]
         table.add_row(
-            *(clean(part) for part in (
+            *(Text(clean(part)) for part in (
                 card.cell.attack, card.cell.objective, card.cell.defense, card.cell.seed,
                 card.verdict.status,
             )),

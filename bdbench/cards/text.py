@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from bdbench.api import SPLITS
+from bdbench.cards import escape
+from bdbench.cards.escape import clean as clean
 from bdbench.cards.select import frontier, values
 from bdbench.schema import Card, Point, Score
 
 if TYPE_CHECKING:
     from jinja2 import Template
     from rich.console import RenderableType
+    from rich.text import Text
 
 HEADLINE = ("clean_top1", "asr_top1", "base_rate", "lift", "triggered_top1")
 """The metrics shown for every selected model; the trajectory shows all."""
 
 _SHORT = dict(zip(HEADLINE, ("clean", "ASR [95 %]", "base", "lift", "triggered"), strict=True))
 _SIZES = {*SPLITS, "classes"}
-_PLAIN = re.compile(r"[\w.:/+=,@()\[\]\"' -]+", re.ASCII)
-# What could open markup; an underscore inside a word and a colon before a space cannot.
-_ACTIVE = re.compile(
-    r"[\\`*\[\]{}<>&|~^$#@\"]|(?<!\w)_|_(?!\w)|:(?=\S)|(?<=www)\.", re.IGNORECASE
-)
 
 
 def percent(value: float) -> str:
     """A rate in [0, 1] as a percentage without its sign, one decimal."""
     return f"{100 * value:z.1f}"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 cell`, `2 cells`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def figure(score: Score | None, *, interval: bool) -> str:
@@ -67,12 +69,6 @@ def rules(card: Card) -> list[tuple[str, int | None]]:
     ]
 
 
-def clean(value: object) -> str:
-    """Any value on one line, without control characters: safe to print on a terminal."""
-    text = " ".join(str(value).split())
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
 def summary(card: Card) -> RenderableType:
     """What `bdbench run` and `bdbench show` print: verdict and selected models, in per cent."""
     from rich.console import Group
@@ -96,7 +92,21 @@ def summary(card: Card) -> RenderableType:
         Text(clean(f"{card.verdict.status}: {card.verdict.reason}")),
         Text(),
         table,
+        *_blind_oracle(card),
     )
+
+
+def _blind_oracle(card: Card) -> Iterator[Text]:
+    """What accuracy needs no shape at all: the floor to read the clean column against."""
+    from rich.text import Text
+
+    known = {"shape_blind_oracle": "shape-blind oracle", "chance": "chance"}
+    if "shape_blind_oracle" in card.data:
+        figures = ", ".join(
+            f"{title} {percent(card.data[name])}" for name, title in known.items()
+            if name in card.data
+        )
+        yield Text(f"{figures} (clean accuracy that needs no shape)", style="dim")
 
 
 def markdown(card: Card) -> str:
@@ -113,7 +123,7 @@ def markdown(card: Card) -> str:
         metrics=list(card.trajectory[0].scores),
         sizes={name: value for name, value in card.data.items() if name in _SIZES},
         facts={name: value for name, value in card.data.items() if name not in _SIZES},
-        parameters=list(_parameters(card)),
+        parameters=list(parameters(card)),
     )
 
 
@@ -127,7 +137,7 @@ def _trajectory(card: Card) -> Iterator[tuple[Point, str]]:
         yield point, "; ".join(notes + ["frontier"] * (i in best))
 
 
-def _parameters(card: Card) -> Iterator[tuple[str, str, str, bool]]:
+def parameters(card: Card) -> Iterator[tuple[str, str, str, bool]]:
     """Who, parameter, value as JSON, and whether it was overridden; components, then recipe."""
     for role, ref in card.components.items():
         for name, value in ref.params.items():
@@ -151,32 +161,11 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 @cache
 def _template() -> Template:
-    """The card page, with an escape behind every expression."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    """The card page."""
     from markupsafe import Markup
 
-    def escape(value: object) -> Markup:
-        if isinstance(value, Markup):
-            return value
-        # Numeric entities hold in Markdown and in raw HTML alike; backslashes only in the former.
-        return Markup(_ACTIVE.sub(lambda m: f"&#{ord(m[0])};", clean(value)))
-
-    def code(value: object) -> Markup:
-        text = clean(value)
-        # A code span has no escapes, so only names that need none become one.
-        return Markup(f"`{text}`") if _PLAIN.fullmatch(text) else escape(text)
-
-    environment = Environment(
-        loader=PackageLoader("bdbench", "templates"),
-        autoescape=True,
-        finalize=escape,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
-        "code": code,
+    environment = escape.markdown().overlay()
+    environment.filters = environment.filters | {
         "percent": percent,
         # Digits and brackets of our own, which no string of the card can turn into a link.
         "figure": lambda score, interval: Markup(figure(score, interval=interval)),

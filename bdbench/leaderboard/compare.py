@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from bdbench.leaderboard.rank import ALPHA, AXES, Axis, Measured, measure
 from bdbench.schema import Card, Cell, Point, Track
 from bdbench.statistics import Mean, holm, mcnemar, mean, sign_flip, t_test
 from bdbench.store import Artifact, Store
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ def compare(
     ASR and accuracy are those of the blind selection. The two must have met the same poisoned
     model for the images to be paired: where their checkpoints differ, `images` is None.
     """
+    import numpy as np
+
     first, second = _by_place(mine, axis), _by_place(theirs, axis)
     pairs = [
         (a, b, measure(a, track), measure(b, track))
@@ -96,6 +99,8 @@ def _by_place(cards: Iterable[Card], axis: Axis) -> dict[Cell, Card]:
 def _difference(
     where: tuple[str, str], group: Sequence[tuple[Card, Card, Measured, Measured]], store: Store
 ) -> Difference:
+    import numpy as np
+
     asr = [a.asr - b.asr for _, _, a, b in group]
     hits = [(blind_hits(a, store), blind_hits(b, store)) for a, b, _, _ in group if _twins(a, b)]
     both = [(x, y) for x, y in hits if x is not None and y is not None]
@@ -127,6 +132,9 @@ def blind_hits(card: Card, store: Store) -> NDArray[np.bool_] | None:
 
     None where the store lacks the predictions.
     """
+    import numpy as np
+    import pandas as pd
+
     point = card.trajectory[card.selections.blind]
     found = store.find("evaluate", evaluation_of(card, point))
     poison = _poison(card, store)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
-
-import numpy as np
 
 from bdbench.cards.select import PAPER_BOUND, verdict
 from bdbench.schema import Card, Cell, Track
@@ -16,6 +14,7 @@ Axis = Literal["attack", "objective", "defense"]
 AXES: tuple[Axis, ...] = ("attack", "objective", "defense")
 ALPHA = 0.05
 """Level below which two entries count as different."""
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -59,15 +58,19 @@ class Row:
     name: str
     groups: tuple[Group, ...]
     worst: Group | None
-    """The group that the rank rests on; None where no attack worked."""
+    """The group that the rank rests on; None where no attack worked. Of an objective: of the attack
+    of which the best defense leaves most."""
     loss: Mean
     """Loss of clean accuracy over all cells, controls included."""
     cells: int
+    expected: int
+    """Cells that the track asks for."""
     failed: int
     """Cells whose undefended attack missed the gate: shown, not counted."""
-    rank: int | None
-    """None: it loses too much accuracy, or nothing counts."""
-    apart: bool | None
+    unranked: str | None
+    """Why it has no rank."""
+    rank: int | None = None
+    apart: bool | None = None
     """Whether it differs from the best row over their common cells; None for the best itself."""
 
 
@@ -92,9 +95,12 @@ def rank(
 ) -> list[Row]:
     """The rows of a board, best first, the unranked last.
 
-    Defenses and objectives are ranked by their worst group, the highest ASR that survives, lowest
-    first; attacks by the lowest ASR that is left of them, highest first. Only cells of the track
-    count, with the names `also` on the ranked axis besides the track's own.
+    Defenses are ranked by their worst group, the highest ASR that survives, lowest first, if they
+    lose at most the track's `accuracy_loss`. Attacks and objectives are ranked by what survives the
+    best defense: attacks by the lowest ASR that is left of them, highest first; objectives by the
+    attack of which the best defense leaves most, lowest first. A row that lacks cells is not
+    ranked. Only cells of the track count, with the names `also` on the ranked axis besides the
+    track's own.
     """
     allowed: dict[Axis, set[str]] = {
         "attack": set(track.attacks), "objective": set(track.objectives),
@@ -107,26 +113,25 @@ def rank(
         if cell.recipe == track.recipe and cell.seed in track.seeds and all(
             getattr(cell, name) in allowed[name] for name in AXES
         ):
-            found.setdefault(getattr(cell, axis), {}).setdefault(cell, measure(card, track))
-    rows = [_row(name, list(cells.values()), axis) for name, cells in found.items()]
+            cells = found.setdefault(getattr(cell, axis), {})
+            if cell not in cells:
+                cells[cell] = measure(card, track)
+    rows = [_row(name, list(cells.values()), axis, track) for name, cells in found.items()]
     sign = -1 if axis == "attack" else 1
 
     def order(row: Row) -> tuple[bool, float, float, str]:
-        unranked = row.worst is None or row.loss.value > track.accuracy_loss
-        return unranked, sign * (row.worst.asr.value if row.worst else 0), row.loss.value, row.name
+        asr = sign * (row.worst.asr.value if row.worst else 0)
+        return row.unranked is not None, asr, row.loss.value, row.name
 
     rows.sort(key=order)
-    apart = _apart(rows, found, axis)
+    ranked = [row for row in rows if row.unranked is None]
+    apart = _apart(ranked, found, axis)
     return [
-        Row(
-            row.name, row.groups, row.worst, row.loss, row.cells, row.failed,
-            None if order(row)[0] else place, apart[row.name],
-        )
-        for place, row in enumerate(rows, 1)
-    ]
+        replace(row, rank=place, apart=apart[row.name]) for place, row in enumerate(ranked, 1)
+    ] + rows[len(ranked):]
 
 
-def _row(name: str, cells: Sequence[Measured], axis: Axis) -> Row:
+def _row(name: str, cells: Sequence[Measured], axis: Axis, track: Track) -> Row:
     others = [other for other in AXES if other != axis]
     by: dict[tuple[str, str], list[Measured]] = {}
     for item in cells:
@@ -134,13 +139,35 @@ def _row(name: str, cells: Sequence[Measured], axis: Axis) -> Row:
             where = getattr(item.cell, others[0]), getattr(item.cell, others[1])
             by.setdefault(where, []).append(item)
     groups = tuple(_group(where, items) for where, items in sorted(by.items()))
-    pick = min if axis == "attack" else max
+    loss, expected = mean([item.loss for item in cells]), len(track.cells(axis, name))
+    unranked = None
+    if len(cells) < expected:
+        unranked = f"{len(cells)} of {expected} cells"
+    elif not groups:
+        unranked = "no attack worked"
+    elif axis == "defense" and loss.value > track.accuracy_loss + _ROUNDING:
+        unranked = f"loses more than {100 * track.accuracy_loss:g} points of accuracy"
     return Row(
-        name=name, groups=groups,
-        worst=pick(groups, key=lambda group: group.asr.value) if groups else None,
-        loss=mean([item.loss for item in cells]), cells=len(cells),
-        failed=sum(not (item.counts or item.control) for item in cells), rank=None, apart=None,
+        name=name, groups=groups, worst=_worst(groups, axis), loss=loss, cells=len(cells),
+        expected=expected, failed=sum(not (item.counts or item.control) for item in cells),
+        unranked=unranked,
     )
+
+
+def _worst(groups: Sequence[Group], axis: Axis) -> Group | None:
+    """The group that speaks for a row; of equal ones the first by name."""
+    def asr(group: Group) -> float:
+        return group.asr.value
+
+    if axis == "attack":
+        return min(groups, key=asr, default=None)
+    if axis == "objective":
+        best: dict[str, Group] = {}
+        for group in groups:
+            attack = group.where[0]
+            best[attack] = min(best.get(attack, group), group, key=asr)
+        groups = list(best.values())
+    return max(groups, key=asr, default=None)
 
 
 def _group(where: tuple[str, str], items: Sequence[Measured]) -> Group:
@@ -155,7 +182,12 @@ def _group(where: tuple[str, str], items: Sequence[Measured]) -> Group:
 def _apart(
     rows: Sequence[Row], found: Mapping[str, Mapping[Cell, Measured]], axis: Axis
 ) -> dict[str, bool | None]:
-    """Whether each row's ASR differs from the first row's, paired by cell, corrected by Holm."""
+    """Whether each row's ASR differs from the first row's, paired by cell, corrected by Holm.
+
+    Over all cells that count for both, also where the rank rests on a single group.
+    """
+    import numpy as np
+
     apart: dict[str, bool | None] = {row.name: None for row in rows}
     if not rows:
         return apart

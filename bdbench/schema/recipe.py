@@ -61,8 +61,8 @@ class Selection(Strict):
 class Threads(Strict):
     """CPU threads per process; they move results, so they are part of the keys."""
 
-    pretrain: int = Field(ge=1)
-    defend: int = Field(1, ge=1)
+    pretrain: int = Field(ge=1, le=1024)
+    defend: int = Field(1, ge=1, le=1024)
     """Also of evaluation; sweep points run side by side."""
 
 

@@ -65,7 +65,7 @@ class Track(Strict):
     gate: Gate = Gate()
     """A cell counts if its undefended attack reaches this."""
     accuracy_loss: Rate = 0.05
-    """An entry is ranked if the mean loss of clean accuracy over its cells is at most this."""
+    """A defense is ranked if the mean loss of clean accuracy over its cells is at most this."""
     statistic: Statistic | None = None
 
     @model_validator(mode="after")

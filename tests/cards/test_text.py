@@ -10,6 +10,7 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
+from bdbench.cards.matrix import matrix
 from bdbench.cards.select import select, verdict
 from bdbench.cards.text import clean, figure, markdown, percent, place, setting, summary
 from bdbench.schema import Card, Cell, Cost, Poison, Ref, Selection, Stage
@@ -127,6 +128,27 @@ def test_terminal_fits_eighty_columns_and_shows_all_selections(card):
     assert rows["oracle 5 %"][-7:] == ["70.8", "3.8", "[3.0,", "4.7]", "1.5", "+2.3", "68.1"]
 
 
+def test_terminal_ends_with_what_needs_no_shape(make):
+    oracle, chance = {"shape_blind_oracle": 0.515}, {"chance": 1 / 32}
+    told = {
+        "shape-blind oracle 51.5, chance 3.1 (clean accuracy that needs no shape)":
+            oracle | chance,
+        "shape-blind oracle 51.5 (clean accuracy that needs no shape)": oracle,
+    }
+    for line, data in told.items():
+        assert terminal(make(data=data)).splitlines()[-1] == line
+    assert "oracle 10 %" in terminal(make(data=chance)).splitlines()[-1]
+
+
+@pytest.mark.parametrize("text", ATTACKS)
+def test_no_string_reaches_the_matrix_as_markup_or_control(make, text):
+    console = Console(file=io.StringIO(), width=4000, color_system=None)
+    console.print(matrix([poisoned_with(make, text)]))
+    shown = console.file.getvalue()
+    assert shown.count(clean(text)) == 3
+    assert all(c.isprintable() or c == "\n" for c in shown)
+
+
 def test_terminal_of_the_worst_case_does_not_wrap(make):
     points = (point(1.0, 1.0), point(1.0, 1.0, sweep={"lr": 4.5e-5}, step=10))
     card = make(trajectory=points, selections=select(points, Selection(), {"lr": 4.5e-5}))
@@ -181,7 +203,8 @@ def test_a_metric_that_was_not_scored_is_a_dash(make):
     )
     card = make(trajectory=points)
     assert "+98.3 [96.3, 100.0] | - |" in markdown(card)
-    assert terminal(card).splitlines()[-1].endswith("-")
+    assert all(row.rstrip().endswith("-") for row in terminal(card).splitlines()
+               if row.startswith("oracle"))
 
 
 def test_figures():
