@@ -1,0 +1,139 @@
+"""How far what was found is from what was submitted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import isclose
+from typing import TYPE_CHECKING, Literal
+
+from bdbench.schema import Card, Point, Score
+from bdbench.store import Store
+from bdbench.verify import Check
+from bdbench.verify.case import stages
+from bdbench.verify.twin import WEIGHTS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Level = Literal["replayed", "reproduced"]
+_HEADLINE = ("clean_top1", "asr_top1")
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What was run again and how far it is from the submission."""
+
+    level: Level
+    cards: tuple[Card, ...]
+    """Of the cells that were run again."""
+    checks: tuple[Check, ...]
+    largest: float
+    """Between a submitted rate and the one found."""
+
+
+def unlike(card: Card, new: Card) -> Iterator[str]:
+    """What the card of the same predictions says otherwise."""
+    if len(card.trajectory) != len(new.trajectory):
+        yield f"{len(new.trajectory)} models, not {len(card.trajectory)}"
+        return
+    for i, (a, b) in enumerate(zip(card.trajectory, new.trajectory, strict=True)):
+        for name in sorted(a.scores):
+            if not _same(a.scores[name], b.scores[name]):
+                yield (
+                    f"model {i}: `{name}` is `{a.scores[name].value:g}`, and found"
+                    f" `{b.scores[name].value:g}`"
+                )
+        if not _same(a.validation, b.validation):
+            yield (
+                f"model {i}: `validation` is `{a.validation.value:g}`, and found"
+                f" `{b.validation.value:g}`"
+            )
+    if card.poison != new.poison:
+        yield "its counts of poisoned pairs, or its examples, are not those of the poison"
+    if card.data != new.data:
+        yield "its sizes or facts of the data are not those of the data"
+
+
+def _same(a: Score, b: Score) -> bool:
+    """Equal counts, and figures that differ by rounding at most."""
+    return (a.k, a.n) == (b.k, b.n) and all(
+        isclose(x, y, rel_tol=0, abs_tol=_ROUNDING)
+        for x, y in ((a.value, b.value), (a.low, b.low), (a.high, b.high))
+    )
+
+
+def rows(store: Store, place: Store, cards: Iterable[Card]) -> tuple[int, int]:
+    """Rows of the predictions that differ between two stores, and all rows."""
+    import pandas as pd
+
+    def read(where: Store, key: str) -> pd.DataFrame:
+        return pd.read_parquet(where.open("evaluate", key).file("predictions.parquet"))
+
+    turned = of = 0
+    for key in {stage.key for card in cards for stage in stages(card, "evaluate")}:
+        old, new = read(store, key), read(place, key)
+        of += len(old)
+        if old.shape != new.shape or list(old.columns) != list(new.columns):
+            turned += len(old)
+        else:
+            turned += int((old.to_numpy() != new.to_numpy()).any(axis=1).sum())
+    return turned, of
+
+
+def same_bytes(card: Card, run: int, place: Store, key: str) -> list[bool]:
+    """For each model that a run of the defense changed, whether its bytes are the card's."""
+    made = place.open("card", key).manifest.inputs["defend0"]
+    new, old = place.open("defend", made).manifest.files, stages(card, "defend")[run].files
+    untouched = stages(card, "pretrain")[0].files.get(WEIGHTS)
+    return [
+        new.get(file) == old.get(file) for file in sorted(new.keys() | old)
+        if file.startswith("step-") and not new.get(file) == old.get(file) == untouched
+    ]
+
+
+def bytes_check(alike: Sequence[bool]) -> Check:
+    """Whether the models are the same ones.
+
+    On other hardware no trained model is; where one is, the arithmetic is equal, and all must be.
+    """
+    claim = "the defense makes the models with the submitted sha256"
+    same = sum(alike)
+    if same == len(alike):
+        return Check("bytes", claim, "yes", f"{same} models that it changed")
+    if same:
+        text = f"{len(alike) - same} of {len(alike)} models have other bytes, and the rest the same"
+        return Check("bytes", claim, "no", text)
+    text = f"none of {len(alike)} models has: other hardware, or another method"
+    return Check("bytes", claim, "warning", text)
+
+
+def distance(a: Point, b: Point) -> float:
+    """The largest difference of a rate between two models."""
+    pairs = [(a.scores[name], b.scores[name]) for name in a.scores.keys() & b.scores.keys()]
+    rates = [(x, y) for x, y in [*pairs, (a.validation, b.validation)] if x.k is not None]
+    return max(abs(x.value - y.value) for x, y in rates)
+
+
+def largest(card: Card, new: Card) -> float:
+    """The largest difference of a rate between two trajectories; 1 if they cannot be compared."""
+    if len(card.trajectory) != len(new.trajectory):
+        return 1.0
+    return max(map(distance, card.trajectory, new.trajectory))
+
+
+def meet(a: Point, b: Point) -> bool:
+    """Whether the intervals of clean accuracy and of ASR overlap."""
+    return all(
+        a.scores[name].low <= b.scores[name].high and b.scores[name].low <= a.scores[name].high
+        for name in _HEADLINE
+    )
+
+
+def figures(a: Point, b: Point) -> str:
+    """Clean accuracy and ASR, submitted and found."""
+    return ", ".join(
+        f"`{name}` is `{a.scores[name].value:.3f}`, and found `{b.scores[name].value:.3f}`"
+        for name in _HEADLINE
+    )
