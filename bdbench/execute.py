@@ -19,6 +19,10 @@ from bdbench.registry import Registry
 from bdbench.schema import Card
 from bdbench.store import Store
 
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_WARM = 2
+"""Workers started ahead, while the first stages run; more follow when there is work for them."""
+
 
 @dataclass(frozen=True)
 class NodeEvent:
@@ -74,8 +78,13 @@ class _Worker:
 
 
 def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPU cores that this process may use: its affinity, and the quota of its container."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        quota, period = _QUOTA.read_text().split()
+        return max(1, min(count or 1, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such file, or `max`
+        return count or 1
 
 
 def execute(
@@ -93,17 +102,28 @@ def execute(
     _tell_notes(store, todo, listen)
     if not waiting:
         return
+    with store.in_use():
+        _work(todo, waiting, store, plugins, listen)
+
+
+def _work(
+    todo: Plan, waiting: dict[str, Node], store: Store, plugins: Sequence[Path], listen: Listener
+) -> None:
+    """Run the waiting nodes, as many at a time as there are cores for their threads."""
     events: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
     free = total = cores()
     models = sum(node.stage in ("pretrain", "defend", "evaluate") for node in waiting.values())
-    workers = [_Worker(events, warm=models > 0) for _ in range(max(1, min(total, models)))]
+    workers = [_Worker(events, warm=models > 0) for _ in range(max(1, min(total, models, _WARM)))]
     idle, missing = list(workers), set(waiting)
     try:
         while missing:
             for key, node in list(waiting.items()):
                 threads = min(node.threads, total)
-                if not idle or threads > free or not missing.isdisjoint(node.inputs.values()):
+                if threads > free or not missing.isdisjoint(node.inputs.values()):
                     continue
+                if not idle:
+                    workers.append(_Worker(events, warm=False))
+                    idle.append(workers[-1])
                 worker = idle.pop()
                 free -= threads
                 del waiting[key]
@@ -127,6 +147,8 @@ def execute(
             if event["event"] == "progress":
                 listen(NodeEvent("progress", node, event))
                 continue
+            for note in event["notes"]:
+                listen(NodeEvent("note", node, {"text": note}))
             listen(NodeEvent("reused" if event["reused"] else "done", node))
             missing.discard(node.key)
             free += min(node.threads, total)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from bdbench.api import Dataset, Repair
@@ -95,6 +97,14 @@ def plan(registry: Registry, wanted: Iterable[Cell], overrides: Overrides | None
     return result
 
 
+@cache
+def architectures() -> list[str]:
+    """The names that open_clip and we have a model configuration for; imports neither."""
+    spec = importlib.util.find_spec("open_clip")
+    theirs = Path(spec.origin).parent / "model_configs" if spec and spec.origin else MODEL_CONFIGS
+    return sorted({path.stem for place in (MODEL_CONFIGS, theirs) for path in place.glob("*.json")})
+
+
 def own_config(model: Model) -> dict[str, Any] | None:
     """The architecture if the configuration is one of ours; None for one of open_clip's.
 
@@ -150,6 +160,11 @@ def resolve(
         raise BdbenchError(
             f"the target `{recipe.target}` is not a class of dataset `{recipe.dataset}`",
             near(recipe.target, dataset.classes() if isinstance(dataset, Dataset) else []),
+        )
+    if recipe.model.name not in architectures():
+        raise BdbenchError(
+            f"`recipe.model.name` = `{recipe.model.name}` is no model of open_clip",
+            near(recipe.model.name, architectures()),
         )
     return Resolved(
         recipe=recipe, attack=attack, objective=objective, defense=defense, dataset=dataset_ref,

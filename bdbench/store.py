@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -27,8 +28,10 @@ from bdbench.errors import BdbenchError
 from bdbench.hashing import canonical_json, file_digest
 from bdbench.schema import Strict
 
+_RUN = "run-"
 RESUME = "resume"
 """Folder of a work directory for training state; dropped on publication."""
+WRITABLE = "set BDBENCH_HOME to a writable folder"
 
 
 class Manifest(Strict):
@@ -76,21 +79,36 @@ def disk_errors(root: Path) -> Iterator[None]:
     """Turn a full or read-only disk into a clear error; finished artifacts are untouched."""
     try:
         yield
-    except OSError as error:
+    except Exception as error:
+        number = _errno(error, root)
         reasons = {
             errno.ENOSPC: "is full", errno.EDQUOT: "is over its quota",
             errno.EROFS: "is read-only", errno.EACCES: "is not writable",
             errno.EPERM: "is not writable", errno.ENOTDIR: "is not a folder",
             errno.EEXIST: "is not a folder",
         }
-        if error.errno not in reasons:
+        if number not in reasons:
             raise
         hint = (
-            "free space with `bdbench store gc`, or point BDBENCH_HOME at another disk"
-            if error.errno in (errno.ENOSPC, errno.EDQUOT)
-            else "set BDBENCH_HOME to a writable folder"
+            "free space there or point BDBENCH_HOME at another disk; `bdbench store gc` deletes"
+            " what no card needs, unfinished work too"
+            if number in (errno.ENOSPC, errno.EDQUOT)
+            else WRITABLE
         )
-        raise BdbenchError(f"the store `{root}` {reasons[error.errno]}", hint) from error
+        raise BdbenchError(f"the store `{root}` {reasons[number]}", hint) from error
+
+
+def _errno(error: Exception, root: Path) -> int | None:
+    """The system's number for a failure of this disk; None for anything else."""
+    if not isinstance(error, OSError):
+        # Libraries written in Rust, safetensors among them, have it in the text alone.
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        return int(found[1]) if found else None
+    if isinstance(error.filename, str):
+        place = Path(error.filename).absolute()
+        if not (place.is_relative_to(root) or root.is_relative_to(place)):
+            return None  # a file of the user's or of a plugin's, elsewhere
+    return error.errno
 
 
 class Store:
@@ -105,13 +123,22 @@ class Store:
     def prepare(self) -> None:
         """Create the folders; BdbenchError when the root cannot be written."""
         with disk_errors(self.root):
-            for name in ("objects", "work", "locks"):
-                (self.root / name).mkdir(parents=True, exist_ok=True)
+            try:
+                for name in ("objects", "work", "locks"):
+                    (self.root / name).mkdir(parents=True, exist_ok=True)
+            except FileNotFoundError as error:  # /proc says so, and a dangling link
+                raise BdbenchError(
+                    f"the store `{self.root}` cannot be created", WRITABLE
+                ) from error
             probe = self.root / "work" / f".probe-{os.getpid()}"
             probe.write_bytes(b"")
             probe.unlink()
 
     def _path(self, stage: str, key: str) -> Path:
+        if not (re.fullmatch(r"\w+", stage) and re.fullmatch(r"\w+", key)):
+            raise BdbenchError(
+                f"`{stage}/{key}` is no address of an artifact", "`bdbench store ls` lists them"
+            )
         return self.root / "objects" / stage / key
 
     def find(self, stage: str, key: str) -> Artifact | None:
@@ -165,6 +192,14 @@ class Store:
         with FileLock(self.root / "locks" / f"{key}.lock"):
             yield
 
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep `gc` off while a run goes on: what it has finished belongs to no card yet."""
+        place = self.root / "locks" / f"{_RUN}{os.getpid()}-{time.time_ns()}.lock"
+        with FileLock(place):
+            yield
+        place.unlink(missing_ok=True)
+
     def workdir(self, key: str) -> Path:
         """The folder to work in; after a kill it still holds what was saved."""
         path = self.root / "work" / key
@@ -187,9 +222,8 @@ class Store:
         """Hash the files of the work folder and move it to its address in one rename."""
         work = self.workdir(key)
         total = self.spent(key, seconds)
-        shutil.rmtree(work / RESUME)
         files = {path.name: file_digest(path) for path in sorted(work.iterdir())
-                 if path.name != "manifest.json"}
+                 if path.name not in ("manifest.json", RESUME)}
         manifest = Manifest(
             stage=stage, key=key, label=label, spec=dict(spec), inputs=dict(inputs), files=files,
             seconds=total, samples=samples,
@@ -203,6 +237,8 @@ class Store:
             os.fsync(out.fileno())
         path = self._path(stage, key)
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Last of all: a kill before this costs no training.
+        shutil.rmtree(work / RESUME)
         work.rename(path)
         self._checked.add(key)
         return Artifact(path, manifest)
@@ -221,8 +257,14 @@ class Store:
     def gc(self, *, dry_run: bool = False) -> list[Path]:
         """Delete artifacts that no card was made from, unfinished work, and corrupt artifacts.
 
-        Work whose lock is held by a running process stays. Returns what was (or would be) deleted.
+        Returns what was (or would be) deleted. BdbenchError while a run uses the store.
         """
+        for lock in sorted((self.root / "locks").glob(f"{_RUN}*.lock")):
+            if self._held(lock.stem):
+                raise BdbenchError(
+                    f"a run is using the store `{self.root}`, and what it has finished belongs to"
+                    " no card yet", "wait for it, or stop it: the same command continues it",
+                )
         artifacts = {a.manifest.key: a for a in self.artifacts()}
         keep: set[str] = set()
         todo = [key for key, a in artifacts.items() if a.manifest.stage == "card"]
@@ -232,12 +274,15 @@ class Store:
                 keep.add(key)
                 todo.extend(artifacts[key].manifest.inputs.values())
         doomed = [a.path for key, a in artifacts.items() if key not in keep]
-        doomed += [p for p in sorted((self.root / "work").glob("*")) if not self._held(p.name)]
+        doomed += sorted((self.root / "work").glob("*"))
         doomed += sorted((self.root / "corrupt").glob("*"))
         if not dry_run:
             with disk_errors(self.root):
                 for path in doomed:
-                    shutil.rmtree(path)
+                    if path.is_dir():
+                        shutil.rmtree(path)
+                    else:
+                        path.unlink()  # a probe that a kill left behind
         return doomed
 
     def _held(self, key: str) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -180,12 +180,15 @@ def _save(
 def _resume(
     path: Path, modules: list[nn.Module], optimizer: torch.optim.AdamW
 ) -> tuple[int, list[EpochLog]]:
-    """Epochs already done and their log."""
+    """Epochs already done and their log; none where a power loss left half a file."""
     if not path.exists():
         return 0, []
-    with safe_open(path, framework="pt") as file:
-        log: list[EpochLog] = json.loads(file.metadata()["log"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    try:
+        with safe_open(path, framework="pt") as file:
+            log: list[EpochLog] = json.loads(file.metadata()["log"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError:
+        return 0, []
     state: dict[int, dict[str, Tensor]] = {}
     weights: list[dict[str, Tensor]] = [{} for _ in modules]
     parameters = [p.detach() for group in optimizer.param_groups for p in group["params"]]

@@ -21,7 +21,7 @@ from typing import Any, TextIO
 from bdbench.errors import BdbenchError
 from bdbench.registry import Registry
 from bdbench.stages import Context
-from bdbench.store import Store, disk_errors
+from bdbench.store import RESUME, Store, disk_errors
 
 Event = dict[str, Any]
 
@@ -76,7 +76,7 @@ def _serve(jobs: TextIO, out: TextIO) -> None:
             _answer(out, {"event": "error", "message": error.message, "hint": error.hint,
                           "exit_code": error.exit_code})
         except Exception as error:
-            log = store.root / "work" / job["node"]["key"] / "traceback.txt"
+            log = store.root / "work" / job["node"]["key"] / RESUME / "traceback.txt"
             hint = "the traceback is lost"
             try:
                 log.write_text(traceback.format_exc(), encoding="utf-8")

@@ -23,6 +23,7 @@ from bdbench.plan import STAGES, cells, plan
 from bdbench.registry import Registry
 from bdbench.schema import Card
 from bdbench.store import Store
+from tests.mounts import in_namespace
 
 CELL = {"attack": "badnet", "objective": "mmcl_ssl", "defense": "cleanclip", "recipe": "smoke"}
 SCRIPT = (
@@ -65,7 +66,7 @@ def test_scores_equal_a_hand_count_of_the_predictions(
 ) -> None:
     """Counted here with nothing but numpy comparisons on the stored predictions."""
     store = Store(shared_store)
-    card = next(a for a in store.artifacts() if a.manifest.stage == "card")
+    card = store.open("card", keys()["card"][0])
     frame = pd.read_parquet(
         store.open("evaluate", card.manifest.inputs["start"]).file("predictions.parquet")
     )
@@ -252,20 +253,34 @@ def test_a_plugin_that_raises_fails_its_cell_and_keeps_the_rest(tmp_path: Path) 
     assert {"data", "poison", "pretrain"} <= stages
 
 
-def test_a_full_disk_is_explained(
-    shared_store: Path, smoke_card: Card, tmp_path: Path
+def test_a_full_disk_is_explained_and_the_run_completes_once_there_is_space(
+    smoke_card: Card, shared_store: Path, tmp_path: Path
 ) -> None:
-    """A limit on file sizes makes the worker's writes fail, as a full disk does."""
-    plugin = tmp_path / "full.py"
-    plugin.write_text(
-        "import errno\nfrom bdbench import register\nfrom bdbench.api import Repair\n\n"
-        '@register("full")\nclass Full(Repair):\n'
-        "    def repair(self, clip, budget):\n"
-        '        raise OSError(errno.ENOSPC, "No space left on device")\n'
-    )
-    from bdbench.errors import BdbenchError
-
-    with pytest.raises(BdbenchError) as caught:
-        run("badnet", "mmcl_ssl", "full", recipe="smoke", plugins=[plugin], store=shared_store)
-    assert "is full" in caught.value.message
-    assert "bdbench store gc" in caught.value.hint
+    """On a real disk of 1 MB the data do not fit, on one of 4 MB the training state does not."""
+    run_it = f"bdbench run {' '.join(f'--{name} {value}' for name, value in CELL.items())}"
+    script = f"""
+        mount -t tmpfs -o size=1m tmpfs "$BDBENCH_HOME" || exit 99
+        {run_it} 2> "$OUT/1"; echo "status $?"
+        mount -o remount,size=4m "$BDBENCH_HOME" || exit 99
+        cp -r "$SHARED/objects/data" "$SHARED/objects/poison" "$BDBENCH_HOME/objects" || exit 98
+        {run_it} 2> "$OUT/4"; echo "status $?"
+        mount -o remount,size=64m "$BDBENCH_HOME" || exit 99
+        {run_it} --json 2> "$OUT/64" > "$OUT/cards.json"; echo "status $?"
+        ls "$BDBENCH_HOME"
+    """
+    home = tmp_path / "home"
+    home.mkdir()
+    done = in_namespace(script, home=home, OUT=str(tmp_path), SHARED=str(shared_store))
+    assert done.stdout.split() == [
+        "status", "2", "status", "2", "status", "0", "locks", "objects", "work"]
+    for size, failed in ((1, "data `shapes`"), (4, "pretrain `badnet / mmcl_ssl`")):
+        assert (tmp_path / str(size)).read_text().endswith(
+            f"error: {failed} failed: the store `{home}` is full\n\n"
+            "hint: free space there or point BDBENCH_HOME at another disk; `bdbench store gc`"
+            " deletes what no card needs, unfinished work too\n")
+    talk = (tmp_path / "64").read_text()
+    assert talk.count("reused") == 2  # what was finished is intact
+    assert "corrupt" not in talk
+    (only,) = json.loads((tmp_path / "cards.json").read_text())
+    card = Card.model_validate_json(json.dumps(only["card"]))
+    assert card.without_times() == smoke_card.without_times()

@@ -49,7 +49,7 @@ def test_the_run_command_it_suggests_can_be_planned(kind: str, home: Path) -> No
     line = next(line for line in out.splitlines() if line.startswith("run:"))
     words = shlex.split(line.removeprefix("run:"))
     assert words[0] == "bdbench"
-    assert "cells," in invoke(*words[1:], "--plan")
+    assert "1 cell, " in invoke(*words[1:], "--plan")
 
 
 def test_a_template_is_short() -> None:

@@ -136,6 +136,13 @@ def test_unknown_target_is_refused() -> None:
     assert "`banana`" in caught.value.hint
 
 
+def test_unknown_model_is_refused_before_anything_runs() -> None:
+    with pytest.raises(BdbenchError, match=r"`recipe\.model\.name` = `RN5O` is no") as caught:
+        planned(overrides={"recipe": {"model": {"name": "RN5O"}}})
+    assert "`RN50`" in caught.value.hint
+    assert planned(overrides={"recipe": {"model": {"name": "ViT-B-32", "tokenizer": "open_clip"}}})
+
+
 def test_unknown_override_kind_is_refused() -> None:
     with pytest.raises(BdbenchError, match="`attacks` cannot be set") as caught:
         planned(overrides={"attacks": {"size": 3}})

@@ -216,6 +216,11 @@ def test_plugin_that_raises_names_line_and_reason(tmp_path: Path) -> None:
     assert f"plugin `{path}`, line 3: ZeroDivisionError: division by zero" in failure(path).message
 
 
+def test_plugin_that_exits_names_the_line(tmp_path: Path) -> None:
+    path = write(tmp_path / "bad.py", "import sys\nsys.exit(5)\n")
+    assert f"plugin `{path}`, line 2: SystemExit: 5" in failure(path).message
+
+
 def test_plugin_that_registers_nothing(tmp_path: Path) -> None:
     error = failure(write(tmp_path / "empty.py", "x = 1\n"))
     assert "registers nothing" in error.message

@@ -83,6 +83,12 @@ def test_a_manifest_cannot_name_files_outside(store: Store) -> None:
     assert "outside itself" in fresh.notes[0]
 
 
+@pytest.mark.parametrize(("stage", "key"), [("data", "../x"), ("..", KEY), ("data", "/etc")])
+def test_an_address_cannot_leave_the_store(store: Store, stage: str, key: str) -> None:
+    with pytest.raises(BdbenchError, match="is no address of an artifact"):
+        store.find(stage, key)
+
+
 def test_seconds_add_up_over_restarts(store: Store) -> None:
     store.workdir(KEY)
     store.spent(KEY, 5.0)
@@ -125,11 +131,20 @@ def test_gc_keeps_what_a_card_rests_on(store: Store) -> None:
     assert left == ["a" * 16, "b" * 16, "c" * 16]
 
 
-def test_gc_leaves_work_in_progress(store: Store) -> None:
-    store.workdir(KEY)
-    with store.lock(KEY):
-        assert Store(store.root).gc() == []
+def test_gc_waits_for_a_run(store: Store) -> None:
+    publish(store)
+    with store.in_use(), pytest.raises(BdbenchError, match="a run is using the store") as caught:
+        Store(store.root).gc()
+    assert "continues" in caught.value.hint
     assert len(store.gc()) == 1
+
+
+def test_gc_does_not_wait_for_a_run_that_was_killed(store: Store) -> None:
+    publish(store)
+    (store.root / "locks" / "run-1-1.lock").touch()
+    (store.root / "work" / ".probe-1").touch()
+    assert len(store.gc()) == 2
+    assert not list((store.root / "work").iterdir())
 
 
 @pytest.mark.parametrize(

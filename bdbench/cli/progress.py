@@ -6,9 +6,9 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from bdbench.cards.text import clean
 from bdbench.execute import NodeEvent
 
 PLAIN_EVERY = 30.0
@@ -21,8 +21,8 @@ class RunProgress:
     def __init__(self, console: Console, total: int) -> None:
         self._console, self._total, self._finished = console, total, 0
         self._bars = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=24),
-            TextColumn("{task.fields[detail]}"), TimeRemainingColumn(),
+            TextColumn("{task.description}", markup=False), BarColumn(bar_width=24),
+            TextColumn("{task.fields[detail]}", markup=False), TimeRemainingColumn(),
             console=console, transient=True, disable=not console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
@@ -40,16 +40,16 @@ class RunProgress:
         self._bars.stop()
 
     def _line(self, text: str) -> None:
-        self._console.print(escape(text), soft_wrap=True)
+        self._console.print(text, soft_wrap=True, markup=False, emoji=False)
 
     def __call__(self, event: NodeEvent) -> None:
         node, now = event.node, time.monotonic()
-        name = f"{node.stage:<8}  {node.label}"
+        name = f"{node.stage:<8}  {clean(node.label)}"
         if event.kind == "note":
-            self._line(f"note: {event.data['text']}")
+            self._line(f"note: {clean(event.data['text'])}")
         elif event.kind == "started":
             self._started[node.key] = self._told[node.key] = now
-            self._tasks[node.key] = self._bars.add_task(escape(name), total=None, detail="")
+            self._tasks[node.key] = self._bars.add_task(name, total=None, detail="")
         elif event.kind == "progress":
             self._progress(event, name, now)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from bdbench.cards.text import clean, counted
 from bdbench.cli.overrides import parse
 from bdbench.cli.progress import RunProgress
 from bdbench.errors import BdbenchError
@@ -25,6 +26,7 @@ from bdbench.store import Store, disk_errors
 _SEVERAL = "Repeat for several; `all` for all."
 DEFAULTS = {"attack": "badnet", "objective": "mmcl_ssl", "defense": "cleanclip"}
 RECIPE = "tiny"
+MAX_SEED = 2**31 - 1
 
 
 def run(
@@ -37,7 +39,7 @@ def run(
     recipe: Annotated[str | None, typer.Option(
         help=f"The setting: data, model, budgets. Default: {RECIPE}.")] = None,
     seed: Annotated[list[int] | None, typer.Option(
-        min=0, max=2**31 - 1, help="Repeat for several. Default: 0.")] = None,
+        help=f"Repeat for several; 0 to {MAX_SEED}. Default: 0.")] = None,
     track: Annotated[str | None, typer.Option(
         help="Take recipe, and what is not given of the rest, from a leaderboard's track.")] = None,
     set_: Annotated[
@@ -50,6 +52,11 @@ def run(
 ) -> None:
     """Run cells: poison, pre-train, defend, evaluate, and write a result card for each."""
     plugins = plugin or []
+    for number in seed or []:
+        if not 0 <= number <= MAX_SEED:
+            raise BdbenchError(
+                f"the seed `{number}` is not between 0 and {MAX_SEED}", "`bdbench run --seed 0`"
+            )
     registry = Registry(plugins)
     given = {"attack": attack, "objective": objective, "defense": defense}
     wanted = _cells(registry, track, recipe, given, seed)
@@ -79,8 +86,10 @@ def run(
     else:
         console.print(matrix(list(cards.values())))
     for path in paths.values():
-        console.print(f"card: {escape(str(path))}", soft_wrap=True)
-    console.print(f"next: {escape(_next(wanted[-1], cards[wanted[-1]]))}", soft_wrap=True)
+        typer.echo(f"card: {path}")
+    words = _next(wanted[-1], cards[wanted[-1]], set_ or [])
+    words += [word for path in plugins for word in ("--plugin", str(path))]
+    typer.echo(f"next: {clean(shlex.join(words))}")
 
 
 def _cells(
@@ -108,27 +117,33 @@ def _cells(
     )
 
 
-def _next(cell: Cell, card: Card) -> str:
+def _next(cell: Cell, card: Card, settings: Sequence[str]) -> list[str]:
     """The comparison that says most after this cell."""
     objective, defense = cell.objective, cell.defense
     if card.verdict.status == "attack_failed":
-        return f"bdbench show attack/{cell.attack}"
+        return ["bdbench", "show", f"attack/{cell.attack}"]
     if objective != "mmcl":
         objective = "mmcl"
     elif defense != "finetune":
         defense = "finetune"
     else:
         objective, defense = "mmcl_ssl", "cleanclip"
-    extra = "" if cell.recipe == "tiny" else f" --recipe {cell.recipe}"
-    extra += f" --seed {cell.seed}" if cell.seed else ""
-    return (
-        f"bdbench run --attack {cell.attack} --objective {objective} --defense {defense}{extra}"
-    )
+    words = ["bdbench", "run", "--attack", cell.attack, "--objective", objective,
+             "--defense", defense]
+    words += [] if cell.recipe == RECIPE else ["--recipe", cell.recipe]
+    words += ["--seed", str(cell.seed)] if cell.seed else []
+    for setting in settings:
+        # What is set on the objective or the defense need not be a field of the next one.
+        if setting.split(".")[0].strip() in ("attack", "dataset", "recipe"):
+            words += ["--set", setting]
+    return words
 
 
 def _print_plan(todo: Plan, store: Store, as_json: bool) -> None:
     with disk_errors(store.root):
         present = {key for key, node in todo.nodes.items() if store.find(node.stage, key)}
+    for note in store.notes:
+        typer.echo(f"note: {clean(note)}", err=True)
     if as_json:
         typer.echo(json.dumps([
             {"stage": node.stage, "key": key, "label": node.label, "reused": key in present,
@@ -145,5 +160,5 @@ def _print_plan(todo: Plan, store: Store, as_json: bool) -> None:
         nodes, old = counts[stage], reused[stage]
         table.add_row(stage, str(nodes), str(old), str(nodes - old))
     console = Console(highlight=False)
-    console.print(f"{len(todo.cards)} cells, {len(todo.nodes)} stages")
+    console.print(f"{counted(len(todo.cards), 'cell')}, {counted(len(todo.nodes), 'stage')}")
     console.print(table)

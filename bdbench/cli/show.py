@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -62,24 +63,32 @@ def show(
 
 
 def _card(what: str) -> Card | None:
+    listed = "`bdbench store ls` lists the keys of the cards"
     path = Path(what)
-    if not path.is_file():
+    # os.path, unlike pathlib, calls a name that is too long no file instead of raising.
+    if not os.path.isfile(path):  # noqa: PTH113
+        if path.suffix == ".json":
+            raise BdbenchError(f"there is no file `{what}`", listed)
         if not _KEY.fullmatch(what):
             return None
         store = Store()
         with disk_errors(store.root):
             artifact = store.find("card", what)
+        for note in store.notes:
+            typer.echo(f"note: {clean(note)}", err=True)
         if artifact is None:
-            return None
+            raise BdbenchError(f"the store `{store.root}` has no card `{what}`", listed)
         path = artifact.file("card.json")
     try:
         return Card.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BdbenchError(f"`{what}` cannot be read: {error.strerror}", listed) from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise BdbenchError(
             f"`{what}` is not a result card: {f'`{where}`: ' if where else ''}{first['msg']}",
-            "`bdbench store ls` lists the keys of the cards",
+            listed,
         ) from error
 
 

@@ -10,16 +10,24 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bdbench.cards.text import clean
-from bdbench.store import Store
+from bdbench.cards.text import clean, counted
+from bdbench.store import Store, disk_errors
 
 app = typer.Typer(no_args_is_help=True, help="Look at the artifacts; delete what no card needs.")
+
+
+def _store() -> Store:
+    store = Store()
+    with disk_errors(store.root):
+        if store.root.exists():
+            next(store.root.iterdir(), None)
+    return store
 
 
 @app.command("ls")
 def ls(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the artifacts: stage, key, size, what they took, what they are."""
-    store = Store()
+    store = _store()
     found = [
         {"stage": a.manifest.stage, "key": a.manifest.key, "bytes": a.size,
          "seconds": round(a.manifest.seconds, 1), "label": a.manifest.label}
@@ -34,13 +42,13 @@ def ls(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = Fa
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for item in found:
         table.add_row(
-            str(item["stage"]), str(item["key"]), f"{int(str(item['bytes'])) / 1e6:.1f}",
-            str(item["seconds"]), Text(clean(item["label"])),
+            Text(clean(item["stage"])), Text(clean(item["key"])),
+            f"{int(str(item['bytes'])) / 1e6:.1f}", str(item["seconds"]),
+            Text(clean(item["label"])),
         )
-    console = Console(highlight=False)
-    console.print(table)
+    Console(highlight=False).print(table)
     total = sum(int(str(item["bytes"])) for item in found)
-    typer.echo(f"{len(found)} artifacts, {total / 1e6:.1f} MB in {store.root}", err=True)
+    typer.echo(f"{counted(len(found), 'artifact')}, {total / 1e6:.1f} MB in {store.root}", err=True)
 
 
 @app.command("gc")
@@ -48,8 +56,10 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
     """Delete artifacts that no card was made from, unfinished work and corrupt artifacts."""
-    store = Store()
+    store = _store()
     doomed = store.gc(dry_run=dry_run)
     for path in doomed:
         typer.echo(str(path))
-    typer.echo(f"{'would delete' if dry_run else 'deleted'} {len(doomed)} folders", err=True)
+    typer.echo(
+        f"{'would delete' if dry_run else 'deleted'} {counted(len(doomed), 'folder')}", err=True
+    )

@@ -37,8 +37,8 @@ SYNONYMS: dict[str, str] = {
     "comb": "rake", "pot": "planter",
 }  # fmt: skip
 HUES, PAPERS = tuple(COLOURS), tuple(GROUNDS)
-# Every word of a template stands in clean captions too: one that only poisoned captions taught would
-# tie each prompt that holds it to the target.
+# Every word of a template stands in clean captions too: one that poisoned captions alone taught
+# would tie each prompt that holds it to the target.
 TEMPLATES = (
     "a photo of a {}", "a picture of a {}", "a drawing of a {}", "a painting of a {}",
     "a close up of a {}", "there is a {} here", "this is a {}", "a {}", "one {}", "view of a {}",

@@ -9,6 +9,7 @@ import difflib
 import importlib
 import importlib.metadata
 import json
+import shlex
 import tomllib
 from collections.abc import Iterable, Mapping
 from functools import cached_property, partial
@@ -211,8 +212,15 @@ class Registry:
             return cls.model_validate_json(json.dumps(params, default=str))
         except ValidationError as error:
             raise BdbenchError(
-                describe(error, kind), f"`bdbench show {kind}/{name}` lists the parameters"
+                describe(error, kind),
+                f"`{self._shown(kind, name)}` lists the parameters",
             ) from error
+
+    def _shown(self, kind: Kind, name: str) -> str:
+        """The command that shows a component, wherever it comes from."""
+        entry = self.entry(kind, name)
+        words = ["--plugin", entry.origin] if entry.source else []
+        return shlex.join(["bdbench", "show", f"{kind}/{name}", *words])
 
     def build(self, kind: Kind, identity: Mapping[str, Any]) -> Component:
         """The component that `Ref.identity()` describes."""

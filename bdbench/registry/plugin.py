@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -29,11 +30,11 @@ def plugin_entries(path: Path) -> Iterator[Entry]:
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             del sys.modules[name]
             raise BdbenchError(
                 f"plugin `{path}`, line {_line(error, path)}: {type(error).__name__}: {error}",
-                f"`python {path}` shows the whole traceback",
+                f"`{shlex.join(['python', str(path)])}` shows the whole traceback",
             ) from error
     tagged = [
         cls for cls in vars(module).values()
@@ -63,9 +64,9 @@ def _constant(cls: type[Component]) -> Callable[[], type[Component]]:
     return lambda: cls
 
 
-def _line(error: Exception, path: Path) -> int | str:
+def _line(error: BaseException, path: Path) -> int | str:
     if isinstance(error, SyntaxError) and error.lineno:
         return error.lineno
     frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    lines = [frame.lineno for frame in frames if frame.filename == str(path.absolute())]
     return (lines[-1] if lines else None) or "?"

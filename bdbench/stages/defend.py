@@ -12,11 +12,13 @@ from threading import Thread
 from typing import Any, cast
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from bdbench.api import Objective, Repair
 from bdbench.clip import Clip
 from bdbench.data import DataCache, Labelled, Pairs
+from bdbench.errors import BdbenchError
 from bdbench.hashing import derive_seed
 from bdbench.schema import Augment, Training
 from bdbench.stages import Context, Inputs
@@ -83,6 +85,12 @@ def one_way(report: Callable[[Mapping[str, Any]], None]) -> Iterator[Report]:
         teller.join()
 
 
+def _equal(state: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return state.keys() == other.keys() and all(
+        torch.equal(state[name].nan_to_num(), other[name].nan_to_num()) for name in state
+    )
+
+
 def run(spec: Mapping[str, Any], inputs: Inputs, work: Path, context: Context) -> int:
     """Write the model after every step the defense kept, `step-NNNN.safetensors`."""
     torch.set_num_threads(spec["threads"])
@@ -96,8 +104,15 @@ def run(spec: Mapping[str, Any], inputs: Inputs, work: Path, context: Context) -
             spec["seed"], work, report, logs,
         )
         repaired = defense.repair(clip, budget)
-    if not any(work.glob("step-*.safetensors")):
+    kept = sorted(work.glob("step-*.safetensors"))
+    if not kept:
         budget.snapshot(repaired, 1)
+    elif not _equal(repaired.state(), load_file(kept[-1])):
+        raise BdbenchError(
+            f"`{type(defense).__name__}.repair` returned another model than `{kept[-1].name}`, the"
+            " last it kept, and only kept models are evaluated",
+            "call `budget.snapshot(clip, step)` on it, with a step after that",
+        )
     (work / "model.json").write_text(repaired.file.model_dump_json(), encoding="utf-8")
     lines = "".join(json.dumps(epoch) + "\n" for epoch in logs)
     (work / "train.jsonl").write_text(lines, encoding="utf-8")

@@ -43,6 +43,11 @@ def run(spec: Mapping[str, Any], inputs: Inputs, work: Path, context: Context) -
     state = attack.prepare(pairs, target, _rng(seed, "prepare"))
     _try_trigger(attack, state, pairs, seed)
     requested = round(attack.rate * len(pairs))
+    if attack.rate > 0 and requested == 0:
+        raise BdbenchError(
+            f"the poison rate `{attack.rate:g}` of `{len(pairs)}` pairs is no pair at all",
+            f"`bdbench run --set attack.rate={1 / len(pairs):.2g}` poisons one",
+        )
     positions = sorted(attack.choose(pairs, target, requested, _rng(seed, "choose")))
     if len(set(positions)) != len(positions) or len(positions) > requested or any(
         not 0 <= position < len(pairs) for position in positions
