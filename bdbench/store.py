@@ -24,6 +24,7 @@ from filelock import FileLock
 from platformdirs import user_cache_path
 from pydantic import ValidationError
 
+from bdbench.environment import git_state, versions
 from bdbench.errors import BdbenchError
 from bdbench.hashing import canonical_json, file_digest
 from bdbench.schema import Strict
@@ -49,6 +50,10 @@ class Manifest(Strict):
     """Work that went into it, over all restarts."""
     samples: int
     """Images or pairs that went through the model."""
+    versions: dict[str, str] = {}
+    """Of the packages that it was computed with."""
+    git: str | None = None
+    """The commit of the bdbench checkout, `+dirty` if changed; None for an installed package."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +231,7 @@ class Store:
                  if path.name not in ("manifest.json", RESUME)}
         manifest = Manifest(
             stage=stage, key=key, label=label, spec=dict(spec), inputs=dict(inputs), files=files,
-            seconds=total, samples=samples,
+            seconds=total, samples=samples, versions=versions(), git=git_state(),
         )
         for name in files:
             with (work / name).open("rb") as file:

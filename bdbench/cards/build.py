@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,6 @@ from bdbench.schema import (
 from bdbench.statistics import rate
 from bdbench.store import Artifact
 
-PACKAGES = ("bdbench", "torch", "torchvision", "open_clip_torch", "numpy", "pyarrow")
 EXAMPLES = 3
 """Captions shown before and after."""
 
@@ -62,34 +59,14 @@ def _examples(poison: Artifact) -> tuple[tuple[str, str], ...]:
     return tuple(map(tuple, frame.head(EXAMPLES).to_numpy().tolist()))
 
 
-def git_state() -> str | None:
-    """The commit of the checkout that bdbench runs from, `+dirty` if changed; None elsewhere."""
-    package = Path(__file__).resolve().parent.parent
-    if not (package.parent / ".git").exists():
-        return None
-
-    def git(*words: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(package.parent), *words], capture_output=True, text=True, check=True
-        )
-        return done.stdout.strip()
-
-    try:
-        dirty = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "HEAD") + ("+dirty" if dirty else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the figures depend on, without importing any of it."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+def _made_with(inputs: Mapping[str, Artifact]) -> tuple[dict[str, str], str | None]:
+    """Versions and commit that the stages were computed with, all of them where they differ."""
+    manifests = [artifact.manifest for artifact in inputs.values()]
+    seen: dict[str, dict[str, None]] = {}
+    for name, version in (pair for m in manifests for pair in m.versions.items()):
+        seen.setdefault(name, {})[version] = None
+    commits = dict.fromkeys(m.git for m in manifests if m.git is not None)
+    return {name: "; ".join(found) for name, found in seen.items()}, "; ".join(commits) or None
 
 
 def _costs(inputs: Mapping[str, Artifact]) -> dict[str, Cost]:
@@ -116,6 +93,7 @@ def build_card(
     """
     recipe = Recipe.model_validate(spec["recipe"], strict=False)
     label = poison["label"]
+    versions, git = _made_with(inputs)
 
     def points(role: str, sweep: Mapping[str, float], order: int) -> list[Point]:
         return _points(inputs[role].file("predictions.parquet"), metrics, label, sweep, order)
@@ -144,7 +122,7 @@ def build_card(
         trajectory=tuple(trajectory),
         selections=select(trajectory, recipe.selection, spec["default"]),
         provenance=Provenance(
-            versions=versions(), git=git_state(), seeds=spec["seeds"],
+            versions=versions, git=git, seeds=spec["seeds"],
             threads=recipe.threads.model_dump(), stages=tuple(stages),
         ),
         cost=_costs(inputs),

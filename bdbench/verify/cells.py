@@ -220,7 +220,7 @@ def _epochs(case: Case, card: Card, expected: list[dict[str, float]]) -> Iterato
 
 def code(case: Case) -> Iterator[Said]:
     """The state of the checkout that made the cards."""
-    dirty = [card for card in case.cards if (card.provenance.git or "").endswith("+dirty")]
+    dirty = [card for card in case.cards if "+dirty" in (card.provenance.git or "")]
     if dirty:
         yield doubt(f"{several(len(dirty), 'card')} of a checkout with uncommitted changes")
 
