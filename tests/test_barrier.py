@@ -6,6 +6,7 @@ import builtins
 import dataclasses
 import functools
 import gc
+import json
 import shutil
 import sys
 import textwrap
@@ -21,6 +22,7 @@ import torch
 from bdbench.api import Attack, Target
 from bdbench.attacks.badnet import BadNet
 from bdbench.data import PoisonedPairs, Trigger
+from bdbench.execute import run
 from bdbench.plan import Node, Plan, cells, plan
 from bdbench.registry import Registry
 from bdbench.registry.entry import Entry
@@ -114,10 +116,12 @@ class NoAttacks(Registry):
         }
 
 
-def planned(defense: str, plugins: list[Path] | None = None) -> tuple[Plan, Node]:
+def planned(
+    defense: str, plugins: list[Path] | None = None, attack: str = "badnet"
+) -> tuple[Plan, Node]:
     """The plan of a cell and the first of its defend nodes."""
     registry = Registry(plugins or ())
-    wanted = cells(registry, recipe="smoke", attacks=["badnet"], objectives=["mmcl_ssl"],
+    wanted = cells(registry, recipe="smoke", attacks=[attack], objectives=["mmcl_ssl"],
                    defenses=[defense], seeds=[0])
     todo = plan(registry, wanted)
     return todo, next(node for node in todo.nodes.values() if node.stage == "defend")
@@ -160,18 +164,51 @@ def test_a_defense_runs_where_no_attack_exists(
 @pytest.fixture(scope="module")
 def handed(clean_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Secret]:
     """What a defense is handed by the worker, and the test for texts that give the attack away."""
-    path = tmp_path_factory.mktemp("spy") / "spy.py"
+    clip, budget, todo = hand_over(clean_store, "badnet", tmp_path_factory.mktemp("spy"))
+    poison = next(key for key, node in todo.nodes.items() if node.stage == "poison")
+    return clip, budget, secrets("banana", poison, clip, budget)
+
+
+def hand_over(root: Path, attack: str, folder: Path) -> tuple[Any, Any, Plan]:
+    """The model and the budget that a defense of `attack` gets from the worker, and the plan."""
+    path = folder / "spy.py"
     path.write_text(textwrap.dedent(SPY))
-    todo, node = planned("spy", [path])
-    registry, store = Registry([path]), Store(clean_store)
+    todo, node = planned("spy", [path], attack)
+    registry, store = Registry([path]), Store(root)
     registry.entries()
     job = {"stage": node.stage, "key": node.key, "label": node.label, "spec": node.spec,
            "inputs": {role: (todo.stages[key], key) for role, key in node.inputs.items()}}
     assert run_node(store, registry, job, lambda event: None) is False
     module = sys.modules[registry.load(registry.entry("defense", "spy")).__module__]
-    clip, budget = module.SEEN[0]
-    poison = next(key for key, node in todo.nodes.items() if node.stage == "poison")
-    return clip, budget, secrets("banana", poison, clip, budget)
+    clip, budget = module.SEEN[-1]
+    return clip, budget, todo
+
+
+def test_the_vocabulary_does_not_tell_how_often_a_word_was_in_the_poisoned_captions(
+    smoke_card: Card, shared_store: Path, tmp_path: Path
+) -> None:
+    """In order of frequency, as the model was trained, it would give the target's captions away."""
+    run("none", "mmcl_ssl", "none", recipe="smoke", store=shared_store)
+    trained, handed = {}, {}
+    for attack in ("none", "badnet"):
+        folder = tmp_path / attack
+        todo, _ = planned("none", attack=attack)
+        for key, node in todo.nodes.items():
+            if node.stage in ("data", "pretrain"):
+                place = Path("objects") / node.stage / key
+                shutil.copytree(shared_store / place, folder / place)
+                if node.stage == "pretrain":
+                    model = json.loads((folder / place / "model.json").read_text())
+                    trained[attack] = model["words"]
+        clip, _, _ = hand_over(folder, attack, tmp_path)
+        ids = clip.tokenize(list(clip.file.words))[:, 1].tolist()
+        handed[attack] = clip.file.words, vars(clip.tokenize), ids
+    words, _, ids = handed["none"]
+    assert trained["none"] != trained["badnet"]
+    assert set(trained["none"]) == set(trained["badnet"]) == set(words)
+    assert list(words) == sorted(words)
+    assert ids == list(range(3, 3 + len(words)))
+    assert handed["badnet"] == handed["none"]
 
 
 def test_no_path_leads_from_the_model_or_the_budget_to_the_attack(
