@@ -318,12 +318,17 @@ def test_a_full_disk_is_explained_and_the_run_completes_once_there_is_space(
     smoke_card: Card, shared_store: Path, tmp_path: Path
 ) -> None:
     """On a real disk of 1 MB the data do not fit, on one of 4 MB the training state does not."""
+    found = keys()
     run_it = f"bdbench run {' '.join(f'--{name} {value}' for name, value in CELL.items())}"
     script = f"""
         mount -t tmpfs -o size=1m tmpfs "$BDBENCH_HOME" || exit 99
         {run_it} 2> "$OUT/1"; echo "status $?"
         mount -o remount,size=4m "$BDBENCH_HOME" || exit 99
-        cp -r "$SHARED/objects/data" "$SHARED/objects/poison" "$BDBENCH_HOME/objects" || exit 98
+        for stage in data poison; do
+            mkdir -p "$BDBENCH_HOME/objects/$stage" || exit 98
+        done
+        cp -r "$SHARED/objects/data/{found['data'][0]}" "$BDBENCH_HOME/objects/data" || exit 98
+        cp -r "$SHARED/objects/poison/{found['poison'][0]}" "$BDBENCH_HOME/objects/poison" || exit 98
         {run_it} 2> "$OUT/4"; echo "status $?"
         mount -o remount,size=64m "$BDBENCH_HOME" || exit 99
         {run_it} --json 2> "$OUT/64" > "$OUT/cards.json"; echo "status $?"
