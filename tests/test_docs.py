@@ -148,3 +148,15 @@ def test_the_first_command_on_a_clean_copy(tmp_path: Path) -> None:
     lines = [line for line in again.stderr.splitlines() if line.startswith("[")]
     assert lines
     assert all(line.endswith("reused") for line in lines)
+
+
+def test_the_figures_of_the_readme_are_of_the_recipe_as_it_is() -> None:
+    from bdbench.registry import Registry
+
+    recipe, text = Registry().recipe("tiny"), README.read_text()
+    rates = dict(re.findall(r"^\| `(\w+)` \((\d+) %\)", text, re.MULTILINE))
+    assert rates.keys() == {"badnet", "badnet_fixed", "blended"}
+    for name, rate in rates.items():
+        assert float(rate) == pytest.approx(100 * recipe.attacks[name].params["rate"])
+    assert f"(gate {recipe.gate.lift:g})" in text
+    assert f"(gate {recipe.gate.clean_top1:g})" in text
