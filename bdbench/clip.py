@@ -96,14 +96,21 @@ class Clip:
         self._std = torch.tensor(STD).view(1, 3, 1, 1)
 
     @classmethod
-    def build(cls, model: Model, captions: Sequence[str], seed: int) -> Clip:
-        """Random weights from `seed`; `captions` give the vocabulary of a `words` tokenizer."""
+    def build(
+        cls, model: Model, captions: Sequence[str], seed: int, also: Sequence[str] = ()
+    ) -> Clip:
+        """Random weights from `seed`; `captions` give the vocabulary of a `words` tokenizer.
+
+        It holds the words of the captions `also` too, while there is room: with the captions as
+        they were before poisoning, the vocabulary tells nothing of which of them the poison took.
+        """
         words: tuple[str, ...] = ()
         if model.tokenizer == "words":
             size = _vocab_size(model)
             counts = Counter(word for caption in captions for word in words_of(caption))
             ranked = sorted(counts, key=lambda word: (-counts[word], word))
-            words = tuple(ranked[: size - 4])
+            lost = {word for caption in also for word in words_of(caption)} - counts.keys()
+            words = tuple([*ranked, *sorted(lost)][: size - 4])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls._create(ModelFile(model=model, words=words))
@@ -134,7 +141,12 @@ class Clip:
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Set all parameters and buffers; BdbenchError names missing and unexpected ones."""
-        missing, unexpected = self.model.load_state_dict(state, strict=False)
+        try:
+            missing, unexpected = self.model.load_state_dict(state, strict=False)
+        except RuntimeError as error:  # a tensor of another shape
+            raise BdbenchError(
+                f"the weights do not fit `{self.file.model.name}`: {error}"
+            ) from error
         if missing or unexpected:
             raise BdbenchError(
                 f"the weights do not fit `{self.file.model.name}`:"
@@ -174,6 +186,11 @@ class Clip:
         self.file = self.file.model_copy(update={"words": tuple(words[i] for i in order)})
         size, length = _vocab_size(self.file.model), self.model.context_length
         self.tokenize = WordTokenizer(self.file.words, size, length)
+
+    def width(self) -> int:
+        """Dimensions of the embeddings."""
+        with torch.no_grad(), self.evaluating():
+            return int(self.encode_text(self.tokenize(["a"])).shape[-1])
 
     @property
     def scale(self) -> Tensor:

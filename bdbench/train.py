@@ -52,6 +52,8 @@ def learning_rate(step: int, steps: int, training: Training) -> float:
     Step w-1 of w warm-up steps has the full rate; step `steps` would have rate 0.
     """
     warmup = min(training.warmup_steps, steps)
+    if step >= steps:
+        return 0.0
     if step < warmup:
         return training.lr * (step + 1) / warmup
     return training.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
@@ -93,7 +95,7 @@ def fit(
             f"a batch of `{training.batch}` is larger than the `{len(pairs)}` training pairs",
             "set a smaller batch",
         )
-    width = clip.model.visual.output_dim if hasattr(clip.model.visual, "output_dim") else 0
+    width = clip.width()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "heads"))
         heads = objective.heads(width)

@@ -220,8 +220,6 @@ def test_the_order_of_the_words_does_not_tell_how_often_they_were_trained_on(
         assert ([w for w in none if w in both] == [w for w in badnet if w in both]) is same
 
 
-@pytest.mark.xfail(
-    strict=True, reason="words of few captions vanish from the vocabulary where they are poisoned")
 def test_the_words_are_those_of_the_clean_captions(
     vocabularies: dict[str, tuple[list[str], Any]]
 ) -> None:

@@ -178,18 +178,22 @@ def test_what_is_saved_is_loaded_bit_for_bit(tmp_path: Path) -> None:
         assert torch.equal(loaded.encode_image(images()), clip.encode_image(images()))
 
 
-def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("missing", "unexpected"), [
+    (["logit_scale"], ["module.logit_scale"]), (["logit_scale"], []), ([], ["extra"]),
+])
+def test_weights_that_do_not_fit_are_named(
+    missing: list[str], unexpected: list[str], tmp_path: Path
+) -> None:
     """Protocol P18."""
     build().save(tmp_path)
     path = tmp_path / "model.safetensors"
-    state = load_file(path)
-    state["module.logit_scale"] = state.pop("logit_scale")
-    save_file(state, path)
+    state = {name: value for name, value in load_file(path).items() if name not in missing}
+    save_file(state | {name: torch.ones(()) for name in unexpected}, path)
     with pytest.raises(BdbenchError) as caught:
         Clip.load(tmp_path)
     found = re.search(r"missing `(.*)`, unexpected `(.*)`", caught.value.message)
     assert found
-    assert found.groups() == ("['logit_scale']", "['module.logit_scale']")
+    assert found.groups() == (str(missing), str(unexpected))
 
 
 def test_a_file_that_describes_no_model_is_named(tmp_path: Path) -> None:

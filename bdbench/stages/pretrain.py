@@ -24,9 +24,13 @@ def run(spec: Mapping[str, Any], inputs: Inputs, work: Path, context: Context) -
     """Write the model and one line per epoch of the loss terms."""
     torch.set_num_threads(spec["threads"])
     objective = cast(Objective, context.registry.build("objective", spec["objective"]))
-    pairs = load_pairs(inputs["poison"], DataCache(inputs["data"].path), context.registry)
+    data = DataCache(inputs["data"].path)
+    pairs = load_pairs(inputs["poison"], data, context.registry)
     training = Training(**spec["train"])
-    clip = Clip.build(Model(**spec["model"]), pairs.captions, derive_seed(spec["seed"], "init"))
+    clip = Clip.build(
+        Model(**spec["model"]), pairs.captions, derive_seed(spec["seed"], "init"),
+        also=data.pairs("train").captions,
+    )
     log = fit(
         clip, objective, pairs, training, Augment(**spec["augment"]), seed=spec["seed"],
         state=work / RESUME / "fit.safetensors", report=lambda p: context.report(vars(p)),
