@@ -189,8 +189,7 @@ class Clip:
 
     def width(self) -> int:
         """Dimensions of the embeddings."""
-        with torch.no_grad(), self.evaluating():
-            return int(self.encode_text(self.tokenize(["a"])).shape[-1])
+        return int(_config(self.file.model)["embed_dim"])
 
     @property
     def scale(self) -> Tensor:
@@ -239,10 +238,16 @@ class _Evaluating:
         self._model.train(self._before)
 
 
-def _vocab_size(model: Model) -> int:
-    config = json.loads((MODEL_CONFIGS / f"{model.name}.json").read_text()) if (
-        MODEL_CONFIGS / f"{model.name}.json"
-    ).is_file() else _open_clip().get_model_config(model.name)
+def _config(model: Model) -> dict[str, Any]:
+    """The architecture in open_clip's form."""
+    path = MODEL_CONFIGS / f"{model.name}.json"
+    if path.is_file():
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    config = _open_clip().get_model_config(model.name)
     if config is None:
         raise BdbenchError(f"open_clip knows no model `{model.name}`", "see `bdbench list recipe`")
-    return int(config["text_cfg"]["vocab_size"])
+    return dict(config)
+
+
+def _vocab_size(model: Model) -> int:
+    return int(_config(model)["text_cfg"]["vocab_size"])
