@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bdbench.errors import BdbenchError
-from bdbench.registry import MODEL_CONFIGS
+from bdbench.registry import MODEL_CONFIGS, own_config
 from bdbench.schema import Model, Strict
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -240,10 +239,7 @@ class _Evaluating:
 
 def _config(model: Model) -> dict[str, Any]:
     """The architecture in open_clip's form."""
-    path = MODEL_CONFIGS / f"{model.name}.json"
-    if path.is_file():
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    config = _open_clip().get_model_config(model.name)
+    config = own_config(model.name) or _open_clip().get_model_config(model.name)
     if config is None:
         raise BdbenchError(f"open_clip knows no model `{model.name}`", "see `bdbench list recipe`")
     return dict(config)

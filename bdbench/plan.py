@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -14,8 +13,8 @@ from typing import Any, Literal, get_args
 from bdbench.api import Dataset, Repair
 from bdbench.errors import BdbenchError
 from bdbench.hashing import derive_seed, key_of
-from bdbench.registry import MODEL_CONFIGS, Registry, near
-from bdbench.schema import Cell, Kind, Model, Recipe, Ref
+from bdbench.registry import MODEL_CONFIGS, Registry, near, own_config
+from bdbench.schema import Cell, Kind, Recipe, Ref
 
 StageName = Literal["data", "poison", "pretrain", "defend", "evaluate", "card"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
@@ -105,15 +104,6 @@ def architectures() -> list[str]:
     return sorted({path.stem for place in (MODEL_CONFIGS, theirs) for path in place.glob("*.json")})
 
 
-def own_config(model: Model) -> dict[str, Any] | None:
-    """The architecture if the configuration is one of ours; None for one of open_clip's.
-
-    It is part of the key, so that an edited configuration is another model.
-    """
-    path = MODEL_CONFIGS / f"{model.name}.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
-
-
 @dataclass(frozen=True)
 class Resolved:
     """A cell with every name looked up: all that its keys depend on besides the seed."""
@@ -192,7 +182,7 @@ def add_cell(
         "attack": attack.identity(), "target": recipe.target, "seed": seeds["poison"],
     }, {"data": data}))
     pretrain = result.add(Node("pretrain", where, {
-        "model": recipe.model.model_dump(mode="json"), "config": own_config(recipe.model),
+        "model": recipe.model.model_dump(mode="json"), "config": own_config(recipe.model.name),
         "objective": objective.identity(),
         "train": recipe.pretrain.model_dump(mode="json"), "augment": augment,
         "threads": threads.pretrain, "seed": seeds["pretrain"],

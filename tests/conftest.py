@@ -16,6 +16,18 @@ from bdbench.schema import Card
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+def invoke(*words: str) -> str:
+    """Standard output of a command run in this process; what the command raises is raised here."""
+    from typer.testing import CliRunner
+
+    from bdbench.cli.main import app
+
+    done = CliRunner().invoke(app, words, catch_exceptions=False, standalone_mode=False)
+    if done.exception is not None:
+        raise done.exception
+    return done.stdout
+
+
 @pytest.fixture(scope="session")
 def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store that tests fill and read, so that each stage runs once per session."""

@@ -8,9 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from bdbench.cli.main import app
+from tests.conftest import invoke
 from tests.test_docs import CONTRIBUTING, commands
 
 TRACK = """
@@ -25,13 +24,6 @@ accuracy_loss = 1.0
 gate = { lift = 0.0, clean_top1 = 0.0 }
 """
 PATH = [line for line in commands(CONTRIBUTING) if "mine" in line or "leaderboard build" in line]
-
-
-def invoke(*words: str) -> str:
-    done = CliRunner().invoke(app, words, catch_exceptions=False, standalone_mode=False)
-    if done.exception is not None:
-        raise done.exception
-    return done.stdout
 
 
 @pytest.fixture

@@ -15,14 +15,7 @@ from bdbench.errors import BdbenchError, CheckFailed
 from bdbench.plan import cells, plan
 from bdbench.registry import Registry
 from bdbench.schema import KINDS
-
-
-def invoke(*words: str) -> str:
-    """Standard output; what the command raises is raised here."""
-    done = CliRunner().invoke(app, words, catch_exceptions=False, standalone_mode=False)
-    if done.exception is not None:
-        raise done.exception
-    return done.stdout
+from tests.conftest import invoke
 
 
 @pytest.fixture
