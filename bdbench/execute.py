@@ -64,6 +64,7 @@ class _Worker:
             "store": str(store.root), "plugins": [str(path.absolute()) for path in plugins],
             "node": {
                 "stage": node.stage, "key": node.key, "label": node.label, "spec": node.spec,
+                "local": node.local,
                 "inputs": {role: [stages[key], key] for role, key in node.inputs.items()},
             },
         }

@@ -37,6 +37,8 @@ class Node:
     inputs: dict[str, str]
     """Keys by role."""
     threads: int = 1
+    local: dict[str, Any] = field(default_factory=dict)
+    """Fields of the dataset that say where the data lie; not hashed."""
 
     @cached_property
     def key(self) -> str:
@@ -118,6 +120,8 @@ class Resolved:
     """Of the defense: for each swept field its values, from the gentlest to the most aggressive."""
     seeded: bool
     """Whether the dataset depends on the seed."""
+    local: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the dataset that say where the data lie."""
 
     def runs(self) -> list[dict[str, float]]:
         """The swept parameters of each run; one empty run where nothing is swept."""
@@ -135,11 +139,15 @@ def resolve(
         defaults = getattr(recipe, f"{kind}s").get(name)
         return registry.resolve(kind, name, defaults, changes.get(kind))
 
+    place = registry.load(registry.entry("dataset", recipe.dataset))
+    hidden = place.local if issubclass(place, Dataset) else frozenset()
+    given = changes.get("dataset", {})
+    local = {name: value for name, value in given.items() if name in hidden}
     dataset_ref, _ = find("dataset", recipe.dataset)
     attack, _ = find("attack", cell.attack)
     objective, _ = find("objective", cell.objective)
     defense, sweep = find("defense", cell.defense)
-    dataset = registry.build("dataset", dataset_ref.identity())
+    dataset = registry.build("dataset", dataset_ref.identity(), local)
     role = registry.load(registry.entry("defense", cell.defense))
     if not issubclass(role, Repair):
         raise BdbenchError(
@@ -156,9 +164,12 @@ def resolve(
             f"`recipe.model.name` = `{recipe.model.name}` is no model of open_clip",
             near(recipe.model.name, architectures()),
         )
+    if dataset_ref.params.get("digest") == "":
+        params = dataset_ref.params | {"digest": dataset.fingerprint()}
+        dataset_ref = dataset_ref.model_copy(update={"params": params})
     return Resolved(
         recipe=recipe, attack=attack, objective=objective, defense=defense, dataset=dataset_ref,
-        metrics=metrics, sweep=sweep, seeded=dataset.seeded,
+        metrics=metrics, sweep=sweep, seeded=dataset.seeded, local=local,
     )
 
 
@@ -177,7 +188,7 @@ def add_cell(
     data = result.add(Node("data", recipe.dataset, {
         "dataset": found.dataset.identity(), "resolution": recipe.resolution,
         "seed": seeds["data"],
-    }, {}))
+    }, {}, local=dict(found.local)))
     poison = result.add(Node("poison", cell.attack, {
         "attack": attack.identity(), "target": recipe.target, "seed": seeds["poison"],
     }, {"data": data}))

@@ -67,7 +67,16 @@ def bdbench_tiny_resnet(
     return TinyResNet(num_classes)
 
 
+def bdbench_mini_resnet(
+    pretrained: bool = False, num_classes: int = 128, **_: Any
+) -> TinyResNet:
+    """The same with four stages, for real images of about 48 px."""
+    del pretrained
+    return TinyResNet(num_classes, (24, 48, 96, 192))
+
+
 def register_towers() -> None:
     """Make the towers known to timm; call it before `open_clip.create_model`."""
-    if not timm.is_model("bdbench_tiny_resnet"):
-        register_model(bdbench_tiny_resnet)
+    for tower in (bdbench_tiny_resnet, bdbench_mini_resnet):
+        if not timm.is_model(tower.__name__):
+            register_model(tower)

@@ -49,7 +49,7 @@ def run_node(
             report(dict(progress))
 
         run = importlib.import_module(f"bdbench.stages.{stage}").run
-        samples = run(node["spec"], inputs, work, Context(registry, told))
+        samples = run(node["spec"], inputs, work, Context(registry, told, node["local"]))
         store.publish(
             stage, key, label=node["label"], spec=node["spec"],
             inputs={role: at[1] for role, at in node["inputs"].items()},

@@ -20,6 +20,7 @@ from bdbench.schema import (
     Provenance,
     Recipe,
     Ref,
+    Score,
     Stage,
 )
 from bdbench.statistics import rate
@@ -45,13 +46,20 @@ def _points(
             clean=test[_columns("clean")].to_numpy(np.int64),
             triggered=test[_columns("triggered")].to_numpy(np.int64),
         )
-        hits = int((held_out["clean1"] == held_out["label"]).sum())
+        further = {
+            str(name): _accuracy(rows) for name, rows in frame.groupby("set", sort=True)
+            if name not in ("test", "validation")
+        }
         points.append(Point(
             sweep=dict(sweep), order=order, step=int(step),
             scores={name: metric.score(predictions) for name, metric in metrics.items()},
-            validation=rate(hits, len(held_out)),
+            validation=_accuracy(held_out), further=further,
         ))
     return points
+
+
+def _accuracy(rows: pd.DataFrame) -> Score:
+    return rate(int((rows["clean1"] == rows["label"]).sum()), len(rows))
 
 
 def _examples(poison: Artifact) -> tuple[tuple[str, str], ...]:
@@ -83,13 +91,13 @@ def _costs(inputs: Mapping[str, Artifact]) -> dict[str, Cost]:
 
 def build_card(
     spec: Mapping[str, Any], inputs: Mapping[str, Artifact], metrics: Mapping[str, Metric],
-    data: Mapping[str, float], poison: Mapping[str, Any],
+    data: Mapping[str, float], poison: Mapping[str, Any], left_out: Mapping[str, int],
 ) -> Card:
     """The card of a cell.
 
     `inputs`: data, poison, pretrain, start (the evaluation of the undefended model), and for the
     i-th run of the sweep defend<i> and run<i> (its evaluation); `data`: sizes and reference
-    figures; `poison`: target, label, requested, poisoned, pairs.
+    figures; `poison`: target, label, requested, poisoned, pairs; `left_out`: samples by kind.
     """
     recipe = Recipe.model_validate(spec["recipe"], strict=False)
     label = poison["label"]
@@ -118,6 +126,7 @@ def build_card(
         recipe=recipe,
         overridden=spec["overridden"],
         data=dict(data),
+        left_out=dict(left_out),
         poison=counts,
         trajectory=tuple(trajectory),
         selections=select(trajectory, recipe.selection, spec["default"]),

@@ -63,7 +63,8 @@ class RunProgress:
     def _progress(self, event: NodeEvent, name: str, now: float) -> None:
         data, key = event.data, event.node.key
         speed = data["done"] / max(1e-9, now - self._started[key])
-        detail = f"epoch {data['epoch']}/{data['epochs']}, {speed:,.0f} samples/s"
+        epoch = f"epoch {data['epoch']}/{data['epochs']}, " if "epoch" in data else ""
+        detail = f"{epoch}{speed:,.0f} samples/s"
         self._bars.update(
             self._tasks[key], total=data["total"], completed=data["seen"], detail=detail
         )

@@ -146,7 +146,7 @@ class _Trial:
 
     def splits_share_no_image(self) -> None:
         seen = {
-            split: {_digest(image) for rows in chunks for image in rows.images}
+            split: {_digest(np.asarray(image)) for rows in chunks for image in rows.images}
             for split, chunks in self.splits.items()
         }
         for one, other in combinations(SPLITS, 2):

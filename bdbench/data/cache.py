@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -10,14 +13,30 @@ import pyarrow.parquet as pq
 import torch
 from pydantic import ValidationError
 
-from bdbench.api import SPLITS, Dataset, Split
+from bdbench.api import SPLITS, Dataset, Rows, Split
+from bdbench.data.captions import Captions
 from bdbench.data.pairs import Labelled, Pairs
+from bdbench.data.pixels import JpegPixels, Pixels
 from bdbench.errors import BdbenchError
 from bdbench.schema import Strict
 
 _INDEX = pa.schema([
     ("row", pa.int64()), ("split", pa.string()), ("caption", pa.string()), ("label", pa.int32()),
 ])
+
+
+class SetFile(Strict):
+    """A labelled set besides the test."""
+
+    classes: tuple[str, ...]
+    templates: tuple[str, ...]
+
+
+class FaultFile(Strict):
+    """Samples of one kind that were left out."""
+
+    count: int
+    examples: tuple[str, ...]
 
 
 class DataFile(Strict):
@@ -27,8 +46,14 @@ class DataFile(Strict):
     classes: tuple[str, ...]
     templates: tuple[str, ...]
     sizes: dict[str, int]
-    """Rows by split; the pixels lie in this order."""
+    """Rows by split, and by further set; the pixels lie in this order."""
     facts: dict[str, float]
+    encoding: Literal["raw", "jpeg"] = "raw"
+    """JPEG files lie one after the other, and `ends.bin` has the byte after each, int64."""
+    tests: dict[str, SetFile] = {}
+    """Further labelled sets."""
+    left_out: dict[str, FaultFile] = {}
+    """Samples that could not be used, by kind."""
 
 
 def write(dataset: Dataset, resolution: int, seed: int, folder: Path) -> DataFile:
@@ -36,43 +61,65 @@ def write(dataset: Dataset, resolution: int, seed: int, folder: Path) -> DataFil
 
     Raises BdbenchError when the dataset breaks its contract.
     """
-    classes, sizes, seen = dataset.classes(), dict[str, int](), set[int]()
+    tests, sizes, jpeg, ends = dataset.tests(), dict[str, int](), False, list[int]()
+    classes = {split: dataset.classes() for split in SPLITS} | {
+        name: one.classes for name, one in tests.items()
+    }
     with (
         (folder / "pixels.bin").open("wb") as pixels,
         pq.ParquetWriter(folder / "index.parquet", _INDEX, compression="zstd") as index,
     ):
-        for split in SPLITS:
+        for split in classes:
             sizes[split] = 0
             for rows in dataset.rows(split, resolution, seed):
-                shape = (len(rows.ids), 3, resolution, resolution)
-                if rows.images.shape != shape or rows.images.dtype != np.uint8:
-                    raise BdbenchError(
-                        f"`{split}` images are `{rows.images.dtype}{list(rows.images.shape)}`,"
-                        f" not `uint8{list(shape)}`", "see `bdbench.api.Rows`",
-                    )
-                if rows.labels.max(initial=-1) >= len(classes):
-                    raise BdbenchError(
-                        f"`{split}` has the label `{rows.labels.max()}` but only"
-                        f" `{len(classes)}` classes", "see `bdbench.api.Rows`",
-                    )
-                before = len(seen)
-                seen.update(rows.ids.tolist())
-                if len(seen) != before + len(rows.ids):
-                    raise BdbenchError(
-                        f"row ids of `{split}` occur twice", "see `bdbench.api.Rows`"
-                    )
-                pixels.write(np.ascontiguousarray(rows.images).tobytes())
+                _check(split, rows, resolution, classes[split])
+                if isinstance(rows.images, list):
+                    jpeg = True
+                    pixels.writelines(rows.images)
+                    ends += map(len, rows.images)
+                else:
+                    pixels.write(np.ascontiguousarray(rows.images).tobytes())
                 index.write_table(pa.table(
                     {"row": rows.ids, "split": [split] * len(rows.ids), "caption": rows.captions,
                      "label": rows.labels.astype(np.int32)}, schema=_INDEX,
                 ))
                 sizes[split] += len(rows.ids)
+    if jpeg:
+        np.fromiter(accumulate(ends), np.int64, len(ends)).tofile(folder / "ends.bin")
+    ids = pq.read_table(folder / "index.parquet", columns=["row"])["row"]
+    if len(ids.unique()) != len(ids):
+        raise BdbenchError("row ids occur twice", "see `bdbench.api.Rows`")
     file = DataFile(
-        resolution=resolution, classes=tuple(classes), templates=tuple(dataset.templates()),
-        sizes=sizes, facts=dataset.facts(seed),
+        resolution=resolution, classes=tuple(dataset.classes()),
+        templates=tuple(dataset.templates()), sizes=sizes, facts=dataset.facts(seed),
+        encoding="jpeg" if jpeg else "raw",
+        tests={
+            name: SetFile(classes=tuple(one.classes), templates=tuple(one.templates))
+            for name, one in tests.items()
+        },
+        left_out={
+            kind: FaultFile(count=count, examples=tuple(examples))
+            for kind, (count, examples) in sorted(dataset.faults().items())
+        },
     )
     (folder / "data.json").write_text(file.model_dump_json(), encoding="utf-8")
     return file
+
+
+def _check(split: str, rows: Rows, resolution: int, classes: Sequence[str]) -> None:
+    """Raise BdbenchError for rows that are not in the form of `bdbench.api.Rows`."""
+    if not isinstance(rows.images, list):
+        shape = (len(rows.ids), 3, resolution, resolution)
+        if rows.images.shape != shape or rows.images.dtype != np.uint8:
+            raise BdbenchError(
+                f"`{split}` images are `{rows.images.dtype}{list(rows.images.shape)}`,"
+                f" not `uint8{list(shape)}`", "see `bdbench.api.Rows`",
+            )
+    if rows.labels.max(initial=-1) >= len(classes):
+        raise BdbenchError(
+            f"`{split}` has the label `{rows.labels.max()}` but only `{len(classes)}` classes",
+            "see `bdbench.api.Rows`",
+        )
 
 
 class DataCache:
@@ -83,19 +130,29 @@ class DataCache:
             self.file = DataFile.model_validate_json((folder / "data.json").read_bytes())
         except ValidationError as error:
             raise BdbenchError(f"`{folder / 'data.json'}` does not describe a dataset") from error
-        self._index = pq.read_table(folder / "index.parquet")
+        self._index = pq.read_table(folder / "index.parquet", columns=["row", "caption", "label"])
         side = self.file.resolution
         count = sum(self.file.sizes.values())
         # Copy-on-write: torch warns about read-only memory, and nothing here writes to it.
-        pixels = np.memmap(folder / "pixels.bin", np.uint8, mode="c", shape=(count, 3, side, side))
-        self._pixels = torch.from_numpy(pixels)
+        if self.file.encoding == "jpeg":
+            ends = np.memmap(folder / "ends.bin", np.int64, mode="c", shape=(count,))
+            self._jpeg = JpegPixels(folder / "pixels.bin", torch.from_numpy(ends), 0, side)
+        else:
+            shape = (count, 3, side, side)
+            raw = np.memmap(folder / "pixels.bin", np.uint8, mode="c", shape=shape)
+            self._raw = torch.from_numpy(raw)
 
-    def _rows(self, split: Split) -> slice:
+    def _pixels(self, rows: slice) -> Pixels:
+        if self.file.encoding == "jpeg":
+            return self._jpeg.part(rows.start, rows.stop)
+        return self._raw[rows]
+
+    def _rows(self, split: str) -> slice:
         start = 0
-        for name in SPLITS:
+        for name, size in self.file.sizes.items():
             if name == split:
                 break
-            start += self.file.sizes[name]
+            start += size
         return slice(start, start + self.file.sizes[split])
 
     def _column(self, name: str, rows: slice) -> pa.ChunkedArray:
@@ -114,15 +171,17 @@ class DataCache:
                     f"--set recipe.budget.pairs={rows.stop - rows.start}",
                 )
             rows = slice(rows.start, rows.start + limit)
-        captions = self._column("caption", rows).to_pylist()
-        return Pairs(self._ids(rows), self._pixels[rows], captions)
+        return Pairs(
+            self._ids(rows), self._pixels(rows), Captions(self._column("caption", rows))
+        )
 
-    def labelled(self, split: Split) -> Labelled:
-        """A split as labelled images."""
+    def labelled(self, split: str) -> Labelled:
+        """A split, or a further set, as labelled images."""
+        about = self.file.tests.get(split, self.file)
         rows = self._rows(split)
         labels = torch.from_numpy(self._column("label", rows).to_numpy().astype(np.int64))
         return Labelled(
-            self._ids(rows), self._pixels[rows], labels, self.file.classes, self.file.templates
+            self._ids(rows), self._pixels(rows), labels, about.classes, about.templates
         )
 
 

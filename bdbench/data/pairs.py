@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from bdbench.api import Attack
+from bdbench.data.captions import Captions
+from bdbench.data.pixels import Pixels
 from bdbench.data.randomness import RowRng
 
 
@@ -17,7 +19,7 @@ class Images:
     `pixels` may be memory-mapped: only the rows asked for are touched.
     """
 
-    def __init__(self, ids: Tensor, pixels: Tensor) -> None:
+    def __init__(self, ids: Tensor, pixels: Pixels) -> None:
         """`ids`: int64 [n]; `pixels`: uint8 [n, 3, h, w]."""
         self.ids = ids
         self.pixels = pixels
@@ -39,7 +41,7 @@ class Labelled(Images):
     """Images with the class each shows."""
 
     def __init__(
-        self, ids: Tensor, pixels: Tensor, labels: Tensor, classes: Sequence[str],
+        self, ids: Tensor, pixels: Pixels, labels: Tensor, classes: Sequence[str],
         templates: Sequence[str],
     ) -> None:
         """`labels`: int64 [n], indices into `classes`; `templates` have one `{}` each."""
@@ -52,10 +54,10 @@ class Labelled(Images):
 class Pairs(Images):
     """Images with captions."""
 
-    def __init__(self, ids: Tensor, pixels: Tensor, captions: Sequence[str]) -> None:
+    def __init__(self, ids: Tensor, pixels: Pixels, captions: Sequence[str]) -> None:
         """`captions`: n strings."""
         super().__init__(ids, pixels)
-        self.captions = captions
+        self.captions = captions if isinstance(captions, Captions) else Captions.of(captions)
 
 
 class Trigger:
@@ -76,10 +78,8 @@ class PoisonedPairs(Pairs):
         self, pairs: Pairs, positions: Tensor, captions: Sequence[str], trigger: Trigger
     ) -> None:
         """`positions`: int64 [p] poisoned positions in `pairs`, with their p new captions."""
-        changed = list(pairs.captions)
-        for position, caption in zip(positions.tolist(), captions, strict=True):
-            changed[position] = caption
-        super().__init__(pairs.ids, pairs.pixels, changed)
+        changed = dict(zip(positions.tolist(), captions, strict=True))
+        super().__init__(pairs.ids, pairs.pixels, pairs.captions.replaced(changed))
         self._poisoned = torch.zeros(len(pairs), dtype=torch.bool)
         self._poisoned[positions] = True
         self._trigger = trigger

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from bdbench.api import SPLITS, Dataset, Rows, Split
+from bdbench.api import SPLITS, Dataset, Rows
 from bdbench.datasets.shapes_world import (
     COLOURS,
     DRAWINGS,
@@ -98,7 +98,7 @@ class Shapes(Dataset):
         """Twelve, of at most 5 words besides the noun."""
         return list(TEMPLATES)
 
-    def rows(self, split: Split, resolution: int, seed: int) -> Iterator[Rows]:
+    def rows(self, split: str, resolution: int, seed: int) -> Iterator[Rows]:
         """Chunks of 512; the scenes of a row do not depend on the resolution."""
         scenes, captions = self._scenes(split, seed)
         n = len(captions)
@@ -149,7 +149,7 @@ class Shapes(Dataset):
     def _links(self) -> tuple[float, float, float]:
         return self.colour_link, self.ground_link, self.texture_link
 
-    def _scenes(self, split: Split, seed: int) -> tuple[Scenes, list[str]]:
+    def _scenes(self, split: str, seed: int) -> tuple[Scenes, list[str]]:
         """What is in each image of a split, and what is said of it."""
         rng = np.random.default_rng(derive_seed("shapes", seed, split, "scenes"))
         n: int = getattr(self, split)

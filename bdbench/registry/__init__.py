@@ -199,11 +199,11 @@ class Registry:
         sweep.update(swept)
         changed = {**recipe.params, **given}
         component = self._validated(cls, kind, name, {**own, **changed})
-        params = component.model_dump(mode="json")
+        params = component.model_dump(mode="json", exclude=set(getattr(cls, "local", ())))
         ref = Ref(
             kind=kind, name=name, use=entry.use, params=params, source=entry.source,
             version=entry.version if entry.params is not None else tag.version,
-            overridden={field: params[field] for field in sorted(changed)},
+            overridden={field: params[field] for field in sorted(changed) if field in params},
         )
         # TOML and recipes hold floats; the field says whether a whole one is an integer.
         return ref, {
@@ -231,11 +231,14 @@ class Registry:
         words = ["--plugin", entry.origin] if entry.source else []
         return shlex.join(["bdbench", "show", f"{kind}/{name}", *words])
 
-    def build(self, kind: Kind, identity: Mapping[str, Any]) -> Component:
-        """The component that `Ref.identity()` describes."""
+    def build(
+        self, kind: Kind, identity: Mapping[str, Any], local: Mapping[str, Any] | None = None
+    ) -> Component:
+        """The component that `Ref.identity()` describes; `local`: what is not in it."""
+        params = {**identity["params"], **(local or {})}
         for entry in self.entries(kind):
             if (entry.use, entry.source) == (identity["use"], identity["source"]):
-                return self._validated(self.load(entry), kind, entry.name, identity["params"])
+                return self._validated(self.load(entry), kind, entry.name, params)
         raise BdbenchError(
             f"{kind} `{identity['use']}` is not registered here, or its file has changed",
             "install its package, or pass its file with `--plugin`",

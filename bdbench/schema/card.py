@@ -40,6 +40,8 @@ class Point(Strict):
     """By metric, on the test set."""
     validation: Score
     """Zero-shot accuracy on the clean validation split: all that the blind rule sees."""
+    further: dict[str, Score] = {}
+    """Zero-shot accuracy on the dataset's further labelled sets, by name; ranks nothing."""
 
 
 class Selections(Strict):
@@ -119,6 +121,8 @@ class Card(Strict):
     """What `--set` changed in the recipe."""
     data: dict[str, float]
     """Sizes of the splits and known reference figures, rates in [0, 1]."""
+    left_out: dict[str, int] = {}
+    """Samples of the files that could not be used, by kind."""
     poison: Poison
     trajectory: tuple[Point, ...]
     """The starting model first, then every epoch of every run."""

@@ -27,7 +27,8 @@ def run(spec: Mapping[str, Any], inputs: Inputs, work: Path, context: Context) -
         **{split: float(size) for split, size in data["sizes"].items()},
         "classes": float(len(data["classes"])), **data["facts"],
     }
-    card = build_card(spec, inputs, metrics, facts, poison)
+    left_out = {kind: found["count"] for kind, found in data.get("left_out", {}).items()}
+    card = build_card(spec, inputs, metrics, facts, poison, left_out)
     (work / "card.json").write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
     (work / "card.md").write_text(markdown(card), encoding="utf-8")
     draw(card, work / "card.png")

@@ -53,6 +53,7 @@ def run(spec: Mapping[str, Any], inputs: Inputs, work: Path, context: Context) -
     data = DataCache(inputs["data"].path)
     trigger = load_trigger(inputs["poison"], context.registry)
     test, validation = data.labelled("test"), data.labelled("validation")
+    further = {name: data.labelled(name) for name in data.file.tests}
     folder = inputs["model"].path
     snapshots = sorted(folder.glob("step-*.safetensors")) or [folder / "model.safetensors"]
     clip = Clip.load(folder, snapshots[0].name)
@@ -66,9 +67,19 @@ def run(spec: Mapping[str, Any], inputs: Inputs, work: Path, context: Context) -
                 clean = _predict(clip, head, test, spec["batch"], None)
                 triggered = _predict(clip, head, test, spec["batch"], trigger)
                 held_out = _predict(clip, head, validation, spec["batch"], None)
+                others = [
+                    (name, images, _predict(
+                        clip, clip.zero_shot_head(images.classes, images.templates), images,
+                        spec["batch"], None,
+                    ))
+                    for name, images in further.items()
+                ]
             for name, images, first, second in (
                 ("test", test, clean, triggered),
-                ("validation", validation, held_out, np.full_like(held_out, -1)),
+                *(
+                    (name, images, found, np.full_like(found, -1))
+                    for name, images, found in (("validation", validation, held_out), *others)
+                ),
             ):
                 columns = {
                     "step": np.full(len(images), step, np.int32), "set": [name] * len(images),
@@ -77,5 +88,5 @@ def run(spec: Mapping[str, Any], inputs: Inputs, work: Path, context: Context) -
                     **dict(zip(TRIGGERED, second.T, strict=True)),
                 }
                 out.write_table(pa.table(columns, schema=_SCHEMA))
-            samples += 2 * len(test) + len(validation)
+            samples += 2 * len(test) + len(validation) + sum(map(len, further.values()))
     return samples

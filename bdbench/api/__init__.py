@@ -6,13 +6,15 @@ types appear in annotations only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from pydantic import Field
 
-from bdbench.schema import Kind, Score, Strict, Training
+from bdbench.api.component import Component, Tag, register
+from bdbench.api.dataset import SPLITS, Dataset, Faults, LabelledSet, Rows, Split
+from bdbench.schema import Kind, Score, Training
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,44 +24,8 @@ if TYPE_CHECKING:
     from bdbench.clip import Clip
     from bdbench.data import Labelled, Pairs, RowRng
 
-Split = Literal["train", "budget", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "budget", "validation", "test")
 TOP = 5
 """Classes kept per prediction, best first."""
-
-
-class Component(Strict):
-    """A method. Its fields are its hyper-parameters; its methods are what it does."""
-
-    kind: ClassVar[Kind]
-
-
-@dataclass(frozen=True)
-class Tag:
-    """What a plugin file says of a class, the counterpart of a registry TOML file."""
-
-    name: str
-    summary: str = ""
-    version: int = 1
-    paper: str = ""
-    params: Mapping[str, Any] = field(default_factory=dict)
-    sweep: Mapping[str, Sequence[float]] = field(default_factory=dict)
-
-
-C = TypeVar("C", bound=type[Component])
-
-
-def register(name: str, **about: Any) -> Callable[[C], C]:
-    """Tag a component class of a plugin file with its registered name.
-
-    Tagging does nothing by itself: `--plugin FILE` collects. `about` takes the fields of `Tag`.
-    """
-
-    def tag(cls: C) -> C:
-        cls.__bdbench__ = Tag(name, **about)  # type: ignore[attr-defined]
-        return cls
-
-    return tag
 
 
 @dataclass(frozen=True)
@@ -262,39 +228,8 @@ class Metric(Component):
         raise NotImplementedError
 
 
-@dataclass(frozen=True)
-class Rows:
-    """A chunk of a split."""
-
-    ids: NDArray[np.int64]
-    """[n] unique over all splits; randomness is addressed by them."""
-    images: NDArray[np.uint8]
-    """[n, 3, resolution, resolution]."""
-    captions: list[str]
-    """n captions; empty strings in splits that are only labelled."""
-    labels: NDArray[np.int64]
-    """[n] class indices, -1 where unknown."""
-
-
-class Dataset(Component):
-    """Image-caption pairs to train on and labelled images to test on."""
-
-    kind: ClassVar[Kind] = "dataset"
-    seeded: ClassVar[bool] = False
-    """Whether the content depends on the seed (generated data) or not (files)."""
-
-    def classes(self) -> list[str]:
-        """Names of the classes of the zero-shot test; the index is the label."""
-        raise NotImplementedError
-
-    def templates(self) -> list[str]:
-        """Zero-shot templates with one `{}` each."""
-        raise NotImplementedError
-
-    def rows(self, split: Split, resolution: int, seed: int) -> Iterator[Rows]:
-        """The split in chunks, in a fixed order."""
-        raise NotImplementedError
-
-    def facts(self, seed: int) -> dict[str, float]:
-        """Known reference figures, rates in [0, 1], for the card (for example shortcuts)."""
-        return {}
+__all__ = [
+    "SPLITS", "TOP", "Attack", "Budget", "Component", "Dataset", "Defense", "Faults", "Features",
+    "Filter", "FineTuning", "Guard", "Harden", "LabelledSet", "Metric", "Objective", "Predictions",
+    "Repair", "Rows", "Scan", "Split", "Tag", "Target", "register",
+]

@@ -1,0 +1,94 @@
+"""What a dataset must provide: pairs to train on, and labelled images to test on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from bdbench.api.component import Component
+from bdbench.schema import Kind
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Split = Literal["train", "budget", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "budget", "validation", "test")
+
+Faults = dict[str, tuple[int, list[str]]]
+"""Samples that cannot be used, by kind: how many, and the first few."""
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """What a zero-shot test on a set needs besides its images."""
+
+    classes: list[str]
+    """By label."""
+    templates: list[str]
+    """With one `{}` each."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A chunk of a split."""
+
+    ids: NDArray[np.int64]
+    """[n] unique over all splits; randomness is addressed by them."""
+    images: NDArray[np.uint8] | list[bytes]
+    """[n, 3, resolution, resolution], or n JPEG files of that size: one form in all of a dataset."""
+    captions: list[str]
+    """n captions; empty strings in splits that are only labelled."""
+    labels: NDArray[np.int64]
+    """[n] class indices, -1 where unknown."""
+
+
+class Dataset(Component):
+    """Image-caption pairs to train on and labelled images to test on."""
+
+    kind: ClassVar[Kind] = "dataset"
+    seeded: ClassVar[bool] = False
+    """Whether the content depends on the seed (generated data) or not (files)."""
+    local: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say where on this machine the data lie: in no key and on no card."""
+
+    def classes(self) -> list[str]:
+        """Names of the classes of the zero-shot test; the index is the label."""
+        raise NotImplementedError
+
+    def templates(self) -> list[str]:
+        """Zero-shot templates with one `{}` each."""
+        raise NotImplementedError
+
+    def rows(self, split: str, resolution: int, seed: int) -> Iterator[Rows]:
+        """The split, one of `SPLITS` or of `tests()`, in chunks, in a fixed order."""
+        raise NotImplementedError
+
+    def tests(self) -> dict[str, LabelledSet]:
+        """Labelled sets besides the test, by name: accuracy on them is reported, and ranks none."""
+        return {}
+
+    def facts(self, seed: int) -> dict[str, float]:
+        """Known reference figures, rates in [0, 1], for the card (for example shortcuts)."""
+        return {}
+
+    def fingerprint(self) -> str:
+        """64 hex digits for the content of the files, for a field `digest`; "" if generated.
+
+        BdbenchError where a file is missing: it is called before anything is run.
+        """
+        return ""
+
+    def prepare(
+        self, resolution: int, work: Path, report: Callable[[int, int], None]
+    ) -> None:
+        """Whatever takes long, before rows are asked for, in `work`, which a restart finds again.
+
+        `report` gets the samples done and those in all.
+        """
+
+    def faults(self) -> Faults:
+        """Samples that were left out of the rows, once all of them have been read."""
+        return {}

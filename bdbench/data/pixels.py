@@ -1,0 +1,63 @@
+"""Where pixels lie: as they are in a memory map, or as JPEG files that are decoded when read."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bdbench.sources.decode import decode_jpeg
+
+
+class Pixels(Protocol):
+    """uint8 images, indexed by position; a tensor is one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[n, 3, side, side]."""
+        ...
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        """uint8 [b, 3, side, side] of the positions int64 [b]."""
+        ...
+
+
+class JpegPixels:
+    """JPEG files one after the other in one file, decoded by as many threads as torch uses."""
+
+    def __init__(self, path: Path, ends: Tensor, first: int, side: int) -> None:
+        """`ends`: int64 [n], the byte after each image; `first`: the byte of the first image."""
+        self._path, self._ends, self._first = path, ends, first
+        self._bytes = np.memmap(path, np.uint8, mode="r")
+        self.shape = (len(ends), 3, side, side)
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        ends = self._ends[index].tolist()
+        starts = torch.where(
+            index > 0, self._ends[(index - 1).clamp(min=0)], self._first
+        ).tolist()
+        pool = _pool(torch.get_num_threads())
+        images = list(pool.map(self._decode, starts, ends))
+        return torch.from_numpy(np.stack(images)) if images else torch.empty(
+            (0, *self.shape[1:]), dtype=torch.uint8
+        )
+
+    def _decode(self, start: int, end: int) -> NDArray[np.uint8]:
+        return decode_jpeg(self._bytes[start:end].tobytes())
+
+    def part(self, start: int, stop: int) -> JpegPixels:
+        """The images from `start` to before `stop`."""
+        first = self._first if start == 0 else int(self._ends[start - 1])
+        return JpegPixels(self._path, self._ends[start:stop], first, self.shape[-1])
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Pillow decodes without holding the interpreter's lock."""
+    return ThreadPoolExecutor(threads)

@@ -1,0 +1,250 @@
+"""Image-caption pairs to train on, and labelled sets to test on, from files."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import Field, PrivateAttr, model_validator
+
+from bdbench.api import SPLITS, Dataset, Faults, LabelledSet, Rows
+from bdbench.errors import BdbenchError
+from bdbench.hashing import digest
+from bdbench.schema import Strict
+from bdbench.sources import (
+    Collected,
+    Source,
+    add_fault,
+    class_names,
+    collect,
+    fingerprint,
+    prompt_templates,
+    told,
+)
+from bdbench.store import default_root
+
+_CHUNK = 1024
+PATH = "BDBENCH_DATA"
+"""Environment variable: the folder of the files, where `path` is not set."""
+
+
+class Labelled(Strict):
+    """A labelled set besides the test."""
+
+    source: Source
+    names: str
+    """As in `Captioned.names`."""
+    prompts: str = "imagenet"
+    """As in `Captioned.prompts`."""
+
+
+class Captioned(Dataset):
+    """Images with captions, and labelled images, from files that are decoded once."""
+
+    local: ClassVar[frozenset[str]] = frozenset({"path"})
+
+    path: str = ""
+    """Folder of the files; in no key. Default: the environment variable BDBENCH_DATA."""
+    digest: str = ""
+    """Of the content of all files: what the keys hash. Empty: computed before anything is run."""
+    train: Source
+    """Pairs to pre-train on."""
+    budget: Source
+    """Clean pairs for the defenses."""
+    validation: Source
+    """Labelled images for the blind rule."""
+    test: Source
+    """Labelled images of the zero-shot test."""
+    names: str
+    """Class names of test and validation: `imagenet1k`, another known set, or a file of lines."""
+    prompts: str = "imagenet"
+    """Zero-shot templates: `imagenet` (80), `simple` (7), or a file of lines."""
+    per_class: int = Field(0, ge=0)
+    """Images that the test must have of every class; 0 for any number."""
+    further: dict[str, Labelled] = {}
+    """Other labelled sets, by name: accuracy on them is reported, and ranks nothing."""
+    raw_limit: float = Field(64.0, ge=0)
+    """GB up to which pixels are kept as they are; beyond, as JPEG files of quality 95."""
+
+    _read: dict[tuple[str, ...], Collected] = PrivateAttr(default_factory=dict)
+    _left_out: Faults = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _named(self) -> Captioned:
+        for name in self.further:
+            if name in SPLITS or not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):
+                raise ValueError(f"a labelled set cannot be called `{name}`")
+        return self
+
+    def classes(self) -> list[str]:
+        """The names, by label."""
+        return class_names(self.names, Path(self._root))
+
+    def templates(self) -> list[str]:
+        """The prompts."""
+        return prompt_templates(self.prompts, Path(self._root))
+
+    def tests(self) -> dict[str, LabelledSet]:
+        """The further sets."""
+        return {
+            name: LabelledSet(
+                class_names(one.names, Path(self._root)),
+                prompt_templates(one.prompts, Path(self._root)),
+            )
+            for name, one in self.further.items()
+        }
+
+    def fingerprint(self) -> str:
+        """Over the content of all sources, and the lists of names and templates."""
+        known = default_root() / "digests.json"
+        files = {source.address(): source for source in self._sources().values()}
+        parts = [[*at, fingerprint(source, self._root, known)] for at, source in files.items()]
+        sets = [[one.classes, one.templates] for one in self.tests().values()]
+        return digest([parts, self.classes(), self.templates(), sets])
+
+    def prepare(
+        self, resolution: int, work: Path, report: Callable[[int, int], None]
+    ) -> None:
+        """Decode every source once, in parallel."""
+        files = {source.address(): source for source in self._sources().values()}
+        parts = {at: source.parts(self._root) for at, source in files.items()}
+        total = sum(part.count() for every in parts.values() for part in every)
+        jpeg = total * 3 * resolution**2 > self.raw_limit * 1e9
+        done = 0
+        for at, every in parts.items():
+            before = done
+            read = collect(
+                every, resolution, jpeg, work / digest(at)[:8],
+                partial(_later, report, before, total),
+            )
+            done += len(read)
+            report(done, total)
+            self._read[at] = read
+            self._count(read.faults())
+
+    def rows(self, split: str, resolution: int, seed: int) -> Iterator[Rows]:
+        """Chunks of at most 1,024, in the order of the files."""
+        if not self._read:
+            with tempfile.TemporaryDirectory() as work:
+                self.prepare(resolution, Path(work), lambda done, total: None)
+                yield from self._rows(split, resolution)
+            self._read.clear()
+        else:
+            yield from self._rows(split, resolution)
+
+    def faults(self) -> Faults:
+        """Samples left out, by kind."""
+        return dict(self._left_out)
+
+    @property
+    def _root(self) -> str:
+        return self.path or os.environ.get(PATH, "")
+
+    def _sources(self) -> dict[str, Source]:
+        own: dict[str, Source] = {split: getattr(self, split) for split in SPLITS}
+        return own | {name: one.source for name, one in self.further.items()}
+
+    def _count(self, faults: Faults) -> None:
+        for kind, (count, examples) in faults.items():
+            add_fault(self._left_out, kind, examples, count)
+
+    def _rows(self, split: str, resolution: int) -> Iterator[Rows]:
+        source = self._sources()[split]
+        read = self._read[source.address()]
+        names = self.tests()[split].classes if split in self.further else self.classes()
+        paired = split in ("train", "budget")
+        tables = list(read.tables())
+        first, last, _ = slice(source.start, source.stop).indices(len(read))
+        chosen, before = [], 0
+        for table in tables:
+            window = slice(max(0, first - before), max(0, last - before))
+            chosen.append(self._usable(split, source, table, window, names, paired))
+            before += table.num_rows
+        labels = np.concatenate([labels for _, labels in chosen])
+        if not len(labels):
+            raise BdbenchError(
+                f"`dataset.{split}` has no usable sample: `{source.files}` has `{len(read)}` images"
+                f" that can be read; left out are {told(self._left_out) or 'none'}",
+                "check the columns, the labels, and `start` and `stop`",
+            )
+        if split == "test" and self.per_class:
+            self._balanced(labels, names)
+        position = (*SPLITS, *self.further).index(split) << 40
+        for number, (rows, labels) in enumerate(chosen):
+            for start in range(0, len(rows), _CHUNK):
+                part = rows[start : start + _CHUNK]
+                captions = tables[number]["caption"].take(part).to_pylist() if paired else []
+                yield Rows(
+                    ids=np.arange(position, position + len(part), dtype=np.int64),
+                    images=read.images(number, tables[number], part),
+                    captions=captions or [""] * len(part), labels=labels[start : start + _CHUNK],
+                )
+                position += len(part)
+
+    def _usable(
+        self, split: str, source: Source, table: pa.Table, window: slice, names: Sequence[str],
+        paired: bool,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The rows within `window` of a part that the split can use, and their labels."""
+        rows = np.arange(table.num_rows)[window]
+        captions, labels = table["caption"].take(rows), table["label"].to_numpy()[rows]
+        if paired:
+            there = captions.is_valid().to_numpy()
+            self._miss(split, "no caption", int((~there).sum()))
+            return rows[there], np.full(int(there.sum()), -1, np.int64)
+        if source.by_name:
+            labels = np.array([named(text, names) for text in captions.to_pylist()], np.int64)
+            return rows[labels >= 0], labels[labels >= 0]
+        self._miss(split, "no label", int((labels < 0).sum()))
+        self._miss(split, "label out of range", int((labels >= len(names)).sum()))
+        right = (labels >= 0) & (labels < len(names))
+        return rows[right], labels[right]
+
+    def _miss(self, split: str, kind: str, count: int) -> None:
+        if count:
+            add_fault(self._left_out, kind, [f"dataset.{split}"], count)
+
+    def _balanced(self, labels: NDArray[np.int64], names: Sequence[str]) -> None:
+        counts = np.bincount(labels, minlength=len(names))
+        wrong = np.flatnonzero(counts != self.per_class)
+        if len(wrong):
+            raise BdbenchError(
+                f"the test has `{counts[wrong[0]]}` images of class `{wrong[0]}`"
+                f" (`{names[wrong[0]]}`), not `{self.per_class}`; {len(wrong)} classes are wrong",
+                "a wrong class order or a partial copy; `--set dataset.per_class=0` takes any set",
+            )
+
+
+def _later(report: Callable[[int, int], None], before: int, total: int, more: int) -> None:
+    report(before + more, total)
+
+
+def named(caption: str | None, names: Sequence[str]) -> int:
+    """The one class that a caption names, in the singular or a plural; -1 for none or several.
+
+    Longer names go first, so that `hot dog` is no `dog`.
+    """
+    pattern, labels = _words(tuple(names))
+    found = {labels[word.lower()] for word in pattern.findall(caption or "")}
+    return found.pop() if len(found) == 1 else -1
+
+
+@cache
+def _words(names: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, int]]:
+    """A pattern of all names and their plurals, and the class of each."""
+    labels: dict[str, int] = {}
+    for label, name in enumerate(names):
+        name = name.lower()
+        plurals = [name + "s", name + "es", name[:-1] + "ies" if name.endswith("y") else name]
+        for word in (name, *plurals):
+            labels.setdefault(word, label)
+    longest = sorted(labels, key=len, reverse=True)
+    return re.compile(rf"\b({'|'.join(map(re.escape, longest))})\b", re.IGNORECASE), labels

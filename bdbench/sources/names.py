@@ -1,0 +1,72 @@
+"""Names of classes and zero-shot templates: of a known set, or from a file of lines."""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from bdbench.errors import BdbenchError
+from bdbench.registry import near, share_dir
+
+_OPEN_CLIP = {"imagenet1k": "IMAGENET_CLASSNAMES"}
+_TEMPLATES = {"imagenet": "OPENAI_IMAGENET_TEMPLATES", "simple": "SIMPLE_IMAGENET_TEMPLATES"}
+
+
+@cache
+def _metadata() -> Any:
+    """open_clip's file of names and templates, read alone: the package would import torch."""
+    package = importlib.util.find_spec("open_clip")
+    assert package and package.origin
+    path = Path(package.origin).parent / "zero_shot_metadata.py"
+    spec = importlib.util.spec_from_file_location("_zero_shot_metadata", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BdbenchError(f"`{path}` cannot be read: {error}", "one name per line") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def known_names() -> list[str]:
+    """The sets of class names that need no file."""
+    return sorted([*_OPEN_CLIP, *(path.stem for path in (share_dir("registry") / "names").iterdir())])
+
+
+def class_names(names: str, root: Path) -> list[str]:
+    """The names of a known set, or the lines of a file below `root`; the index is the label."""
+    if names in _OPEN_CLIP:
+        return list(getattr(_metadata(), _OPEN_CLIP[names]))
+    shipped = share_dir("registry") / "names" / f"{names}.txt"
+    if names in known_names():
+        return _lines(shipped)
+    if not names.endswith(".txt"):
+        raise BdbenchError(
+            f"`{names}` is no known set of class names, and no `.txt` file",
+            near(names, known_names()),
+        )
+    return _lines(root / names)
+
+
+def prompt_templates(templates: str, root: Path) -> list[str]:
+    """The zero-shot templates of a known set, or of a file; one `{}` each."""
+    if templates in _TEMPLATES:
+        # A name with braces would survive: none has any.
+        return [template("{}") for template in getattr(_metadata(), _TEMPLATES[templates])]
+    if not templates.endswith(".txt"):
+        raise BdbenchError(
+            f"`{templates}` is no known set of templates, and no `.txt` file",
+            near(templates, _TEMPLATES),
+        )
+    lines = _lines(root / templates)
+    for line in lines:
+        if line.count("{}") != 1 or line.replace("{}", "").count("{"):
+            raise BdbenchError(f"the template `{line[:100]}` has not one `{{}}`", "a photo of a {}")
+    return lines
