@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bdbench.api import told
 from bdbench.errors import BdbenchError, CellFailed
 from bdbench.plan import Node, Overrides, Plan, cells, plan
 from bdbench.registry import Registry
@@ -90,9 +91,12 @@ def cores() -> int:
 
 def execute(
     todo: Plan, store: Store, plugins: Sequence[Path] = (),
-    listen: Listener = lambda event: None,
+    listen: Listener = lambda event: None, strict: bool = False,
 ) -> None:
-    """Run every node of the plan that the store lacks; CellFailed at the first that fails."""
+    """Run every node of the plan that the store lacks; CellFailed at the first that fails.
+
+    `strict`: BdbenchError, before any training, where files of the dataset cannot be used.
+    """
     store.prepare()
     waiting: dict[str, Node] = {}
     for key, node in todo.nodes.items():
@@ -100,15 +104,17 @@ def execute(
             waiting[key] = node
         else:
             listen(NodeEvent("reused", node))
+            _tell_left_out(store, node, strict, listen)
     _tell_notes(store, todo, listen)
     if not waiting:
         return
     with store.in_use():
-        _work(todo, waiting, store, plugins, listen)
+        _work(todo, waiting, store, plugins, listen, strict)
 
 
 def _work(
-    todo: Plan, waiting: dict[str, Node], store: Store, plugins: Sequence[Path], listen: Listener
+    todo: Plan, waiting: dict[str, Node], store: Store, plugins: Sequence[Path], listen: Listener,
+    strict: bool,
 ) -> None:
     """Run the waiting nodes, as many at a time as there are cores for their threads."""
     events: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
@@ -151,6 +157,7 @@ def _work(
             for note in event["notes"]:
                 listen(NodeEvent("note", node, {"text": note}))
             listen(NodeEvent("reused" if event["reused"] else "done", node))
+            _tell_left_out(store, node, strict, listen)
             missing.discard(node.key)
             free += min(node.threads, total)
             worker.node = None
@@ -158,6 +165,25 @@ def _work(
     finally:
         for worker in workers:
             worker.stop()
+
+
+def _tell_left_out(store: Store, node: Node, strict: bool, listen: Listener) -> None:
+    """Say which samples of a dataset could not be used, before anything is trained on the rest."""
+    if node.stage != "data":
+        return
+    about = json.loads(store.open("data", node.key).file("data.json").read_bytes())
+    found = {
+        kind: (fault["count"], fault["examples"])
+        for kind, fault in about.get("left_out", {}).items()
+    }
+    if not found:
+        return
+    if strict:
+        raise BdbenchError(
+            f"the dataset `{node.label}` has samples that cannot be used: {told(found)}",
+            "mend them, or run without `--strict`: they are left out and counted on the card",
+        )
+    listen(NodeEvent("note", node, {"text": f"{node.label}: left out {told(found)}"}))
 
 
 def _tell_notes(store: Store, todo: Plan, listen: Listener) -> None:

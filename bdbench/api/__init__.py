@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from pydantic import Field
 
 from bdbench.api.component import Component, Tag, register
-from bdbench.api.dataset import SPLITS, Dataset, Faults, LabelledSet, Rows, Split
+from bdbench.api.dataset import (
+    SPLITS,
+    Dataset,
+    Faults,
+    LabelledSet,
+    Rows,
+    Split,
+    add_fault,
+    told,
+)
 from bdbench.schema import Kind, Score, Training
 
 if TYPE_CHECKING:
@@ -231,5 +240,6 @@ class Metric(Component):
 __all__ = [
     "SPLITS", "TOP", "Attack", "Budget", "Component", "Dataset", "Defense", "Faults", "Features",
     "Filter", "FineTuning", "Guard", "Harden", "LabelledSet", "Metric", "Objective", "Predictions",
-    "Repair", "Rows", "Scan", "Split", "Tag", "Target", "register",
+    "Repair", "Rows", "Scan", "Split", "Tag", "Target", "add_fault", "register",
+    "told",
 ]

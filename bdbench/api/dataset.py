@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -19,6 +19,23 @@ SPLITS: tuple[Split, ...] = ("train", "budget", "validation", "test")
 
 Faults = dict[str, tuple[int, list[str]]]
 """Samples that cannot be used, by kind: how many, and the first few."""
+_EXAMPLES = 3
+
+
+def add_fault(faults: Faults, kind: str, examples: Sequence[str], count: int = 1) -> None:
+    """Count faults of a kind, and keep the first few examples."""
+    known, before = faults.get(kind, (0, []))
+    faults[kind] = known + count, [*before, *examples][:_EXAMPLES]
+
+
+def told(faults: Mapping[str, tuple[int, Sequence[str]]]) -> str:
+    """Faults in words: how many of each kind, the most frequent first, and the first few."""
+    order = sorted(faults.items(), key=lambda item: (-item[1][0], item[0]))
+    return "; ".join(
+        f"{count:,} x {kind} ({', '.join(f'`{example}`' for example in examples)}"
+        f"{', ...' if count > len(examples) else ''})"
+        for kind, (count, examples) in order
+    )
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,8 @@ def run(
         typer.Option("--set", help="Change a parameter, as in `defense.lr=1e-3`."),
     ] = None,
     plugin: Annotated[list[Path] | None, typer.Option(help="Also load a plugin file.")] = None,
+    strict: Annotated[bool, typer.Option(
+        "--strict", help="Refuse a dataset with samples that cannot be used.")] = False,
     only_plan: Annotated[bool, typer.Option("--plan", help="Show the stages; run none.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the cards as JSON.")] = False,
 ) -> None:
@@ -67,7 +69,7 @@ def run(
         return
     talk = Console(stderr=True, highlight=False)
     with RunProgress(talk, len(todo.nodes)) as progress:
-        execute(todo, store, plugins, progress)
+        execute(todo, store, plugins, progress, strict)
     cards = {cell: read_card(store, key) for cell, key in todo.cards.items()}
     paths = {cell: store.open("card", key).file("card.md") for cell, key in todo.cards.items()}
     if as_json:

@@ -15,19 +15,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr, model_validator
 
-from bdbench.api import SPLITS, Dataset, Faults, LabelledSet, Rows
+from bdbench.api import SPLITS, Dataset, Faults, LabelledSet, Rows, add_fault, told
 from bdbench.errors import BdbenchError
 from bdbench.hashing import digest
 from bdbench.schema import Strict
 from bdbench.sources import (
     Collected,
     Source,
-    add_fault,
     class_names,
     collect,
     fingerprint,
     prompt_templates,
-    told,
 )
 from bdbench.store import default_root
 

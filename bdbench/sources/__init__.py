@@ -1,11 +1,11 @@
 """Images with captions or labels, from the files in which people keep them."""
 
-from bdbench.sources.collect import Collected, add_fault, collect, told
+from bdbench.sources.collect import Collected, collect
 from bdbench.sources.names import class_names, prompt_templates
 from bdbench.sources.sample import Fault, Part, Sample
 from bdbench.sources.source import Source, fingerprint
 
 __all__ = [
-    "Collected", "Fault", "Part", "Sample", "Source", "add_fault", "class_names", "collect",
-    "fingerprint", "prompt_templates", "told",
+    "Collected", "Fault", "Part", "Sample", "Source", "class_names", "collect",
+    "fingerprint", "prompt_templates",
 ]

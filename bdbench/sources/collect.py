@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
@@ -16,28 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from bdbench.api import Faults
+from bdbench.api import Faults, add_fault
 from bdbench.sources.decode import decode, encode_jpeg
 from bdbench.sources.sample import Fault, Part, Unusable
-
-_EXAMPLES = 3
-"""Faulty samples that are named, of each kind."""
-
-
-def add_fault(faults: Faults, kind: str, examples: Sequence[str], count: int = 1) -> None:
-    """Count faults of a kind, and keep the first few examples."""
-    known, before = faults.get(kind, (0, []))
-    faults[kind] = known + count, [*before, *examples][:_EXAMPLES]
-
-
-def told(faults: Mapping[str, tuple[int, Sequence[str]]]) -> str:
-    """Faults in words: how many of each kind, the most frequent first, and the first few."""
-    order = sorted(faults.items(), key=lambda item: (-item[1][0], item[0]))
-    return "; ".join(
-        f"{count:,} x {kind} ({', '.join(f'`{example}`' for example in examples)}"
-        f"{', ...' if count > len(examples) else ''})"
-        for kind, (count, examples) in order
-    )
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,9 @@ class TarPart:
                         files[ending] = Fault(kind, where)
                     else:
                         files[ending] = file.read()
+                stream = members.fileobj
+                if stream is not None and stream.tell() == members.offset:
+                    raise EOFError("the end mark is missing")
         except _CUT as error:
             # What lies before the cut is whole, except the sample at it.
             yield Fault("shard cut off or broken", f"{self.name}: {type(error).__name__}: {error}")

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import gzip
+import os
+import tarfile
+
+from bdbench.sources import Fault, Sample
+from bdbench.sources.tar import TarPart
+from tests.sources.conftest import image_file, write_tar
+
+
+def read(path):
+    found = list(TarPart(str(path), path.name).samples())
+    kinds = [item.kind for item in found if isinstance(item, Fault)]
+    return [item for item in found if isinstance(item, Sample)], kinds
+
+
+def test_pairs_of_a_shard_in_its_order(shard):
+    samples, faults = read(shard)
+    assert [one.caption for one in samples] == ["caption 0", "caption 1", "caption 2"]
+    assert [one.image for one in samples] == [image_file(i) for i in range(3)]
+    assert [one.label for one in samples] == [-1] * 3 and not faults
+    assert TarPart(str(shard), "a.tar").count() == 3
+
+
+def test_labels_and_compression(tmp_path):
+    path = write_tar(tmp_path / "a.tar.gz", [
+        ("x/1.cls", b"7\n"), ("x/1.jpg", image_file(form="JPEG")),
+    ], "w:gz")
+    samples, faults = read(path)
+    assert [(one.label, one.caption) for one in samples] == [(7, None)] and not faults
+
+
+def test_what_cannot_be_used_is_named_and_the_rest_is_read(tmp_path):
+    def special(name, kind, link=""):
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = kind, link
+        return info
+
+    image = image_file()
+    path = write_tar(tmp_path / "a.tar", [
+        special("link.jpg", tarfile.SYMTYPE, "/etc/passwd"),
+        special("hard.jpg", tarfile.LNKTYPE, "../x"),
+        special("null", tarfile.CHRTYPE),
+        ("../../out.png", image), ("/abs.png", image),
+        ("1.png", image), ("1.txt", b"\xff\xfe broken"),
+        ("2.png", image), ("2.txt", b"  \n"),
+        ("3.png", image), ("3.txt", b"a" * (11 * 2**20)),
+        ("4.png", image), ("4.txt", b"nul\0in it"),
+        ("5.txt", b"no image"),
+        ("6.png", image), ("6.cls", b"seven"),
+        ("7.png", image), ("7.cls", b"-2"),
+        ("8.png", image), ("8.txt", b"good"),
+        ("8.png", image), ("8.txt", b"good again"),
+        ("9.png", image), ("9.txt", b"also good"),
+        ("8.png", image), ("8.txt", b"and again"),
+    ])
+    samples, faults = read(path)
+    assert [one.caption for one in samples] == ["good again", "also good"]
+    assert faults == [
+        "link or device in a tar", "link or device in a tar", "link or device in a tar",
+        "path that leaves the tar", "path that leaves the tar", "caption is not UTF-8",
+        "empty caption", "caption too long", "caption with control characters", "no image",
+        "label is not a number", "label out of range", "duplicate key",
+    ]
+    assert not any(name.startswith("out") for name in os.listdir(tmp_path.parent))
+
+
+def test_a_shard_cut_in_half_gives_what_lies_before_the_cut(shard, tmp_path):
+    whole = shard.read_bytes()
+    cut = tmp_path / "cut.tar"
+    cut.write_bytes(whole[: len(whole) // 2])
+    samples, faults = read(cut)
+    assert [one.caption for one in samples] == ["caption 0"]
+    assert faults == ["shard cut off or broken"]
+    packed = tmp_path / "cut.tar.gz"
+    packed.write_bytes(gzip.compress(whole)[:-2000])
+    samples, faults = read(packed)
+    assert len(samples) < 3 and faults == ["shard cut off or broken"]
+    (tmp_path / "no.tar").write_bytes(b"this is no tar")
+    assert read(tmp_path / "no.tar") == ([], ["shard cut off or broken"])
