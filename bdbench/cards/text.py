@@ -22,7 +22,6 @@ HEADLINE = ("clean_top1", "asr_top1", "base_rate", "lift", "triggered_top1")
 """The metrics shown for every selected model; the trajectory shows all."""
 
 _SHORT = dict(zip(HEADLINE, ("clean", "ASR [95 %]", "base", "lift", "triggered"), strict=True))
-_SIZES = {*SPLITS, "classes"}
 
 
 def percent(value: float) -> str:
@@ -115,14 +114,16 @@ def markdown(card: Card) -> str:
     Every string of the card is data: none of them can open a tag, a table cell, a link or a
     code span.
     """
+    sizes = {*SPLITS, "classes", *card.trajectory[0].further}
     return _template().render(
         card=card,
         headline=HEADLINE,
         rules=[(name, i, None if i is None else card.trajectory[i]) for name, i in rules(card)],
         rows=list(_trajectory(card)),
         metrics=list(card.trajectory[0].scores),
-        sizes={name: value for name, value in card.data.items() if name in _SIZES},
-        facts={name: value for name, value in card.data.items() if name not in _SIZES},
+        further=list(card.trajectory[0].further),
+        sizes={name: value for name, value in card.data.items() if name in sizes},
+        facts={name: value for name, value in card.data.items() if name not in sizes},
         parameters=list(parameters(card)),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Literal
@@ -19,6 +19,7 @@ from bdbench.data.pairs import Labelled, Pairs
 from bdbench.data.pixels import JpegPixels, Pixels
 from bdbench.errors import BdbenchError
 from bdbench.schema import Strict
+from bdbench.store import RESUME
 
 _INDEX = pa.schema([
     ("row", pa.int64()), ("split", pa.string()), ("caption", pa.string()), ("label", pa.int32()),
@@ -56,11 +57,16 @@ class DataFile(Strict):
     """Samples that could not be used, by kind."""
 
 
-def write(dataset: Dataset, resolution: int, seed: int, folder: Path) -> DataFile:
+def write(
+    dataset: Dataset, resolution: int, seed: int, folder: Path,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> DataFile:
     """Store all splits as `pixels.bin`, `index.parquet` and `data.json`.
 
-    Raises BdbenchError when the dataset breaks its contract.
+    `report` gets the samples prepared and those in all. Raises BdbenchError when the dataset breaks
+    its contract.
     """
+    dataset.prepare(resolution, folder / RESUME / "parts", report)
     tests, sizes, jpeg, ends = dataset.tests(), dict[str, int](), False, list[int]()
     classes = {split: dataset.classes() for split in SPLITS} | {
         name: one.classes for name, one in tests.items()

@@ -103,6 +103,7 @@ class Captioned(Dataset):
     def fingerprint(self) -> str:
         """Over the content of all sources, and the lists of names and templates."""
         known = default_root() / "digests.json"
+        self._left_out.clear()
         files = {source.address(): source for source in self._sources().values()}
         parts = [[*at, fingerprint(source, self._root, known)] for at, source in files.items()]
         sets = [[one.classes, one.templates] for one in self.tests().values()]

@@ -10,7 +10,6 @@ from bdbench.api import Dataset
 from bdbench.data import write
 from bdbench.errors import BdbenchError
 from bdbench.stages import Context, Inputs
-from bdbench.store import RESUME
 
 
 def run(spec: Mapping[str, Any], inputs: Inputs, work: Path, context: Context) -> int:
@@ -22,9 +21,8 @@ def run(spec: Mapping[str, Any], inputs: Inputs, work: Path, context: Context) -
             f"these are other files than those meant: their digest is `{found}`, not `{digest}`",
             "`--set 'dataset.digest=\"\"'` takes them as they are, under keys of their own",
         )
-    dataset.prepare(
-        spec["resolution"], work / RESUME / "parts",
+    write(
+        dataset, spec["resolution"], spec["seed"], work,
         lambda done, total: context.report({"done": done, "seen": done, "total": total}),
     )
-    write(dataset, spec["resolution"], spec["seed"], work)
     return 0
