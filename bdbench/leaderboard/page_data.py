@@ -27,7 +27,9 @@ def data(standings: Iterable[Standing]) -> dict[str, Any]:
 
 def claim(declared: Statistic, found: Finding) -> str:
     """What the declared statistic says, in a sentence."""
-    told = [f"{_compared(mean, declared.baseline)} on {name}" for name, mean in found.removed.items()]
+    told = [
+        f"{_compared(mean, declared.baseline)} on {name}" for name, mean in found.removed.items()
+    ]
     return (
         f"Against {declared.attack} at equal accuracy, {declared.defense} {' and '.join(told)}"
         f" (95 % intervals over {len(declared.seeds)} seeds)."
@@ -35,8 +37,9 @@ def claim(declared: Statistic, found: Finding) -> str:
 
 
 def _compared(mean: Mean, baseline: str) -> str:
-    assert mean.low is not None and mean.high is not None
     value, low, high = mean.value, mean.low, mean.high
+    assert low is not None
+    assert high is not None
     if low <= 0 <= high:
         return (
             f"cannot be told from {baseline} ({percent(value)} points"
@@ -151,11 +154,13 @@ def _row(standing: Standing, axis: Axis, row: Row, beyond: Row | None) -> dict[s
     by = {} if axis == "objective" else parts(row, axis)
     if beyond is not None:
         by = parts(beyond, axis) | by
+    control = axis == "attack" and not row.groups and not row.failed
     worst = [i for i, group in enumerate(row.groups) if group is row.worst]
     return {
         "name": row.name, "entry": at, "level": entry.level if entry else "built-in",
         "rank": row.rank, "apart": row.apart,
-        "unranked": row.unranked, "worst": worst[0] if worst else None,
+        "unranked": "control, nothing is poisoned" if control else row.unranked,
+        "worst": worst[0] if worst else None,
         "loss": _mean(row.loss), "cells": row.cells, "failed": row.failed,
         "groups": [_group(group) for group in row.groups],
         "further": [_group(group) for group in further],

@@ -105,12 +105,14 @@ class Browser:
         ])
 
     def contrast(self, selector: str) -> float:
-        """The contrast of a text with its ground, as WCAG 2 has it; colours drawn to be read as RGB."""
+        """The contrast of a text with its ground, as WCAG 2 has it; colours are drawn."""
         return self.run(f"""(() => {{
             const canvas = document.createElement("canvas")
                 .getContext("2d", {{willReadFrequently: true}});
             const rgb = (colour) => {{
-                canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+                canvas.clearRect(0, 0, 1, 1);
+                canvas.fillStyle = colour;
+                canvas.fillRect(0, 0, 1, 1);
                 return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
             }};
             const light = (colour) => rgb(colour).map((v) => v / 255)

@@ -306,6 +306,12 @@ def test_the_statistic_leads_to_its_cards(wide: Browser) -> None:
     assert "demo/evidence/cleanclip.json" in wide.run("document.getElementById('sheet').innerText")
     seeds = "[...document.querySelectorAll('#sheet .seeds button')].map((b) => b.innerText)"
     assert wide.run(seeds) == list("12345")
+    wide.size(375, 812, phone=True)
+    assert wide.run("document.documentElement.scrollWidth") <= 375
+    for scheme in ("light", "dark"):
+        wide.prefers(scheme)
+        for selector in (".claim", ".maps .none", "figcaption"):
+            assert wide.contrast(selector) >= 4.5, (scheme, selector)
 
 
 @NO_CHROMIUM
@@ -330,7 +336,9 @@ def test_a_card_as_text(wide: Browser) -> None:
 @NO_CHROMIUM
 def test_the_keyboard_goes_on_where_it_was(chromium: Browser, tmp_path: Path) -> None:
     names = [f"method{i:02}" for i in range(60)]
-    write(tmp_path, [submission_of(name, cells=TRACK.cells("defense", name)[6:9]) for name in names])
+    write(tmp_path, [
+        submission_of(name, cells=TRACK.cells("defense", name)[6:9]) for name in names
+    ])
     build(tmp_path)
     chromium.open(tmp_path / "index.html")
     focus = "document.activeElement.textContent"

@@ -80,10 +80,10 @@ def card_in(cards: list[dict[str, Any]], *cell: object) -> dict[str, Any]:
     return found
 
 
-def blind_asr(cards: list[Card], attack: str, objective: str, defense: str) -> float:
+def blind_asr(cards: list[Card], *where: str) -> float:
     found = [
         card.trajectory[card.selections.blind].scores["asr_top1"].value for card in cards
-        if (card.cell.attack, card.cell.objective, card.cell.defense) == (attack, objective, defense)
+        if (card.cell.attack, card.cell.objective, card.cell.defense) == where
     ]
     assert len(found) == len(TRACK.seeds)
     return sum(found) / len(found)
@@ -116,6 +116,12 @@ def test_what_is_submitted_beside_the_track_moves_no_rank(wide, made):
     # Per objective of the track, the worst is that of the track's own attacks.
     own = [group[3][0] for group in row["groups"] if group[1] == "mmcl"]
     assert row["parts"]["mmcl"][0] == max(own)
+
+
+def test_the_control_is_no_attack_that_failed(made):
+    told = {row["name"]: row["unranked"] for row in made["tracks"][0]["rows"]["attack"]}
+    assert told.pop("none") == "control, nothing is poisoned"
+    assert set(told.values()) == {None}
 
 
 def test_a_card_holds_counts_validation_and_every_metric(wide, made):
