@@ -16,7 +16,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from bdbench.errors import BdbenchError
-from bdbench.registry import near, share_dir
+from bdbench.registry import Registry, near, share_dir
 from bdbench.schema import Card, Cell, Reported, Submission, Track, Verification
 
 LARGEST = 64 << 20
@@ -80,7 +80,21 @@ def load_track(name: str, root: Path | None = None) -> Track:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BdbenchError(f"`{path}` is not valid TOML: {error}", "fix the file") from error
-    return _parsed(Track, json.dumps(data, default=str).encode(), path)
+    track = _parsed(Track, json.dumps(data, default=str).encode(), path)
+    if runs_here(track):
+        tolerance = Registry().recipe(track.recipe).selection.tolerance
+        if tolerance > track.accuracy_loss:
+            raise BdbenchError(
+                f"`{path}`: entries may lose `{track.accuracy_loss:g}` of accuracy, and the blind"
+                f" rule of the recipe `{track.recipe}` picks models that lose `{tolerance:g}`",
+                "lower `selection.tolerance` in the recipe, or raise `accuracy_loss`",
+            )
+    return track
+
+
+def runs_here(track: Track) -> bool:
+    """Whether this version of bdbench has the track's recipe."""
+    return track.recipe in Registry().recipes()
 
 
 def read_submission(path: Path) -> Submission:
@@ -97,6 +111,7 @@ def load(name: str, root: Path | None = None) -> Board:
     }
     with no_collection():
         entries = [_entry(path, name, track, verified) for path in _files(folder / "submissions")]
+    _pinned(track, entries, folder)
     for stem in verified:
         if stem not in {entry.submission.name for entry in entries}:
             raise BdbenchError(
@@ -139,6 +154,24 @@ def _of(verification: Verification | None, sha256: str) -> Verification | None:
     if verification is None or verification.submission_sha256 != sha256:
         return None
     return verification
+
+
+def _pinned(track: Track, entries: Iterable[Entry], folder: Path) -> None:
+    """The undefended models decide what counts: nobody changes them in passing."""
+    if track.reference is None:
+        return
+    path = folder / "submissions" / "none.json"
+    found = {
+        entry.sha256 for entry in entries
+        if (entry.submission.kind, entry.submission.name) == ("defense", "none")
+    }
+    if found != {track.reference}:
+        raise BdbenchError(
+            f"`{path}` {'is another file than' if found else 'is missing:'} the reference that"
+            f" `track.toml` pins, sha256 `{track.reference}`",
+            f"git checkout {path} brings it back; a new reference needs a new `reference` and a"
+            " new `edition` in `track.toml`",
+        )
 
 
 def _own(submission: Submission, path: Path, name: str, track: Track) -> Submission:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from bdbench.cards.text import counted, percent
+from bdbench.leaderboard.folder import runs_here
 from bdbench.leaderboard.rank import AXES, NONE, Axis, Group, Row
 from bdbench.leaderboard.standing import Standing, parts
 from bdbench.schema import Cleaned, Reported, Statistic
@@ -188,7 +189,7 @@ def facts(standing: Standing) -> str:
         f" undefended attack reaches a lift of {track.gate.lift:g} and a clean accuracy of"
         f" {track.gate.clean_top1:g}. A defense that loses more than {100 * track.accuracy_loss:g}"
         " points of accuracy on average over the cells of an objective is not ranked."
-    )
+    ) + ("" if runs_here(track) else " This version of bdbench cannot run it yet.")
 
 
 def declared(statistic: Statistic) -> str:

@@ -20,6 +20,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 Line = Annotated[str, Field(max_length=300, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Url = Annotated[str, Field(max_length=300, pattern=r"^(https://[^\s<>\"'`\\]+)?$")]
 Rate = Annotated[float, Field(ge=0, le=1)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Statistic(Strict):
@@ -66,6 +67,10 @@ class Track(Strict):
     """A cell counts if its undefended attack reaches this."""
     accuracy_loss: Rate = 0.05
     """A defense is ranked if the mean loss of clean accuracy over its cells is at most this."""
+    max_poison_rate: Rate = 1.0
+    """An attack may poison at most this share of the training pairs."""
+    reference: Sha256 | None = None
+    """Of `submissions/none.json`, the undefended models that every entry starts from."""
     statistic: Statistic | None = None
 
     @model_validator(mode="after")
@@ -119,7 +124,7 @@ class Submission(Strict):
 class Verification(Strict):
     """What a maintainer found: `verified/<name>.json`. Any edit of the submission drops it."""
 
-    submission_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    submission_sha256: Sha256
     level: Literal["replayed", "reproduced"]
     """Evaluation re-run from the hashed checkpoints, or the defense re-run."""
     by: Line

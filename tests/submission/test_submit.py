@@ -168,6 +168,6 @@ def test_the_command_writes_and_tells_where_to_put_it(
     ])
     assert done.exit_code == 0, done.output
     assert done.stdout == "mine.json\n"
-    assert "2 cards, all 22 checks passed" in done.stderr
+    assert "2 cards, all 24 checks passed" in done.stderr
     assert "leaderboards/demo/submissions/mine.json" in done.stderr
     assert json.loads((tmp_path / "mine.json").read_text())["track"] == "demo"
