@@ -42,8 +42,9 @@ class Entry:
 
     @property
     def level(self) -> str:
-        """claimed, replayed or reproduced."""
-        return self.verification.level if self.verification else "claimed"
+        """`claimed`, or `replayed` or `reproduced` with how many of the cells."""
+        found = self.verification
+        return f"{found.level} {found.cells}/{len(self.submission.cards)}" if found else "claimed"
 
 
 @dataclass(frozen=True)
@@ -146,14 +147,15 @@ def _entry(path: Path, name: str, track: Track, verified: Mapping[str, Verificat
     submission = _own(_submission(data, path), path, name, track)
     _within(submission, track.cells(submission.kind, submission.name), path)
     sha256 = hashlib.sha256(data).hexdigest()
-    return Entry(submission, sha256, _of(verified.get(submission.name), sha256))
-
-
-def _of(verification: Verification | None, sha256: str) -> Verification | None:
-    """The verification if it is of this very file."""
-    if verification is None or verification.submission_sha256 != sha256:
-        return None
-    return verification
+    found = verified.get(submission.name)
+    if found is None or found.submission_sha256 != sha256:
+        return Entry(submission, sha256, None)
+    if found.cells > len(submission.cards):
+        raise BdbenchError(
+            f"the badge of `{path}` is for `{found.cells}` cells, and it has"
+            f" `{len(submission.cards)}`", "`bdbench verify FILE --replay 1 --badge 'A. Name'`",
+        )
+    return Entry(submission, sha256, found)
 
 
 def _pinned(track: Track, entries: Iterable[Entry], folder: Path) -> None:

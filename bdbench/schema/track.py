@@ -22,6 +22,15 @@ Url = Annotated[str, Field(max_length=300, pattern=r"^(https://[^\s<>\"'`\\]+)?$
 Rate = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
+Level = Literal["replayed", "reproduced"]
+"""Evaluation re-run from the hashed checkpoints, or the defense re-run."""
+LARGEST_DIFFERENCE: dict[Level, float] = {"replayed": 0.005, "reproduced": 0.1}
+"""Of a rate, between a submission and what another machine finds.
+
+The same model turns a few answers that were close; a training that rounds differently ends
+elsewhere, about as far as another order of the pairs would take it.
+"""
+
 
 class Statistic(Strict):
     """One derived figure, declared before the runs: what a defense adds to a baseline.
@@ -125,14 +134,27 @@ class Verification(Strict):
     """What a maintainer found: `verified/<name>.json`. Any edit of the submission drops it."""
 
     submission_sha256: Sha256
-    level: Literal["replayed", "reproduced"]
-    """Evaluation re-run from the hashed checkpoints, or the defense re-run."""
+    level: Level
     by: Line
     on: date
     cells: int = Field(ge=1)
     """Cells that were run again."""
+    seed: int = Field(ge=0)
+    """Of their draw from all cells of the submission."""
+    identical: bool
+    """Whether all predictions (replayed) or all models (reproduced) are the submitted ones."""
     largest_difference: Rate
     """Between a submitted rate and the one found, over those cells."""
+
+    @model_validator(mode="after")
+    def _close(self) -> Verification:
+        allowed = 0.0 if self.identical else LARGEST_DIFFERENCE[self.level]
+        if self.largest_difference > allowed:
+            raise ValueError(
+                f"a difference of {self.largest_difference:g} is more than the {allowed:g} of an"
+                f" {'identical' if self.identical else 'equivalent'} result"
+            )
+        return self
 
 
 class Cleaned(Strict):

@@ -162,8 +162,8 @@ class Case:
             )
         return sweep
 
-    def rebuild(self, card: Card, run: int | None = None) -> tuple[Plan, str]:
-        """The stages of a cell, or of one run of its sweep alone, and the key of its card.
+    def rebuild(self, card: Card) -> tuple[Plan, str]:
+        """The stages of a cell, and the key of its card.
 
         The submitted component is the card's own; everything else is the track's.
         """
@@ -171,11 +171,9 @@ class Case:
             return card.components[kind] if self.submitted(kind) else self.shipped(kind, name)[0]
 
         dataset, _ = self.shipped("dataset", self.recipe.dataset)
-        cell, result, sweep = card.cell, Plan(), self.sweep(card)
-        if run is not None:
-            sweep = {field: [value] for field, value in product(sweep)[run].items()}
+        cell, result = card.cell, Plan()
         found = Resolved(
-            recipe=self.recipe, dataset=dataset, metrics=card.metrics, sweep=sweep,
+            recipe=self.recipe, dataset=dataset, metrics=card.metrics, sweep=self.sweep(card),
             attack=find("attack", cell.attack), objective=find("objective", cell.objective),
             defense=find("defense", cell.defense),
             seeded=cast(Dataset, self.registry.build("dataset", dataset.identity())).seeded,

@@ -109,7 +109,8 @@ def verification(path, **fields) -> Verification:
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     return Verification(**{
         "submission_sha256": sha256, "level": "replayed", "by": "a maintainer",
-        "on": date(2026, 1, 5), "cells": 2, "largest_difference": 0.001,
+        "on": date(2026, 1, 5), "cells": 1, "seed": 7, "identical": False,
+        "largest_difference": 0.001,
     } | fields)
 
 
@@ -121,7 +122,7 @@ def test_levels_and_that_an_edit_drops_them(folder):
     for level in ("replayed", "reproduced"):
         told.write_text(verification(path, level=level).model_dump_json())
         (entry,) = load("demo", root).entries
-        assert entry.level == level
+        assert entry.level == f"{level} 1/{len(entry.submission.cards)}"
         assert entry.verification.by == "a maintainer"
     path.write_text(path.read_text() + "\n")
     assert load("demo", root).entries[0].level == "claimed"

@@ -98,7 +98,9 @@ def test_fewer_poisoned_pairs_than_asked_for_without_a_reference(root: Path) -> 
 def test_an_attack_is_compared_with_its_own_undefended_models(root: Path, tmp_path: Path) -> None:
     data: Json = json.loads((root / "demo" / "submissions" / "none.json").read_text())
     data |= {"kind": "attack", "name": "loud", "cards": [card(data)]}
-    card(data)["components"]["attack"] |= {"name": "loud", "use": "loud.py:Loud", "source": "0" * 64}
+    card(data)["components"]["attack"] |= {
+        "name": "loud", "use": "loud.py:Loud", "source": "0" * 64,
+    }
     card(data)["cell"]["attack"] = "loud"
     path = tmp_path / "loud.json"
     path.write_text(json.dumps(data))
