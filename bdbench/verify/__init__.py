@@ -16,6 +16,7 @@ from bdbench.schema import Submission
 from bdbench.verify import cells, figures, twin
 from bdbench.verify.case import Case, Check, Outcome, Rule, Said, no
 
+_WRITES = "bdbench submit NAME --track TRACK --author 'A. Name' writes one"
 _SHOWN = 5
 """Mistakes of the form that are told."""
 _LONGEST = 400
@@ -124,9 +125,8 @@ def _safely(rule: Rule, case: Case) -> Iterator[Said]:
 def _read(path: Path) -> bytes | None:
     """The file; None when it is too large."""
     if path.is_symlink() or not path.is_file():
-        raise BdbenchError(
-            f"`{path}` is not a plain file", "bdbench submit NAME --track TRACK writes one"
-        )
+        there = "is not a plain file" if path.exists() else "does not exist"
+        raise BdbenchError(f"`{path}` {there}", _WRITES)
     if path.stat().st_size > LARGEST:
         return None
     try:
@@ -135,7 +135,7 @@ def _read(path: Path) -> bytes | None:
         raise BdbenchError(f"`{path}` cannot be read: {error.strerror}") from error
     if data.lstrip()[:1] != b"{":
         raise BdbenchError(
-            f"`{path}` is not a JSON object", "bdbench submit NAME --track TRACK writes one"
+            f"`{path}` is not a JSON object", _WRITES
         )
     return data
 
