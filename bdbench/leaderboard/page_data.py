@@ -154,12 +154,11 @@ def _row(standing: Standing, axis: Axis, row: Row, beyond: Row | None) -> dict[s
     by = {} if axis == "objective" else parts(row, axis)
     if beyond is not None:
         by = parts(beyond, axis) | by
-    control = axis == "attack" and not row.groups and not row.failed
     worst = [i for i, group in enumerate(row.groups) if group is row.worst]
     return {
         "name": row.name, "entry": at, "level": entry.level if entry else "built-in",
         "rank": row.rank, "apart": row.apart,
-        "unranked": "control, nothing is poisoned" if control else row.unranked,
+        "unranked": row.unranked,
         "worst": worst[0] if worst else None,
         "loss": _mean(row.loss), "cells": row.cells, "failed": row.failed,
         "groups": [_group(group) for group in row.groups],

@@ -284,11 +284,11 @@ def test_cells_that_lack_seeds_say_so_and_failed_ones_open(wide: Browser) -> Non
     assert re.fullmatch(r"\d+\.\d \(2/3\)", cell)
     full = wide.run("document.querySelector('#maps [aria-label*=\"badnet on mmcl:\"]').innerText")
     assert re.fullmatch(r"\d+\.\d", full)
-    label = "bn_only against badnet_fixed on mmcl_ssl: attack failed"
+    label = "none against badnet_fixed on mmcl_ssl: attack failed"
     wide.run(f"""document.querySelector('#maps button[aria-label="{label}"]').focus()""")
     wide.press("Enter")
     wide.wait("document.getElementById('dialog').open")
-    assert wide.run("location.hash") == "#/demo/card/bn_only/badnet_fixed/mmcl_ssl/11"
+    assert wide.run("location.hash") == "#/demo/card/none/badnet_fixed/mmcl_ssl/11"
     assert "Attack failed" in wide.run("document.getElementById('sheet').innerText")
 
 

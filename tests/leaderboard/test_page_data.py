@@ -31,7 +31,7 @@ def graded(card: Card) -> Card:
 
 
 def without_effect(name: str) -> Submission:
-    """A defense's submission in which `badnet_fixed` fails on `mmcl_ssl` with every seed."""
+    """A submission, which decides for all if it is of `none`, in which `badnet_fixed` fails on `mmcl_ssl` with every seed."""
     failed = (point(0.8, 0.03), point(0.8, 0.03, sweep={"lr": 2e-3}, step=1))
     return submission_of(name, WIDE, cards=tuple(
         card_of(cell, WIDE, failed if (cell.attack, cell.objective) == ("badnet_fixed", "mmcl_ssl")
@@ -45,8 +45,8 @@ def write_wide(root: Path) -> None:
     best = submission_of("cleanclip", WIDE)
     write(root, [
         best.model_copy(update={"cards": tuple(map(graded, best.cards))}),
-        without_effect("bn_only"),
-        *(submission_of(name, WIDE) for name in STRENGTH if name not in ("cleanclip", "bn_only")),
+        without_effect("none"),
+        *(submission_of(name, WIDE) for name in STRENGTH if name not in ("cleanclip", "none")),
         submission_of("hidden", WIDE, kind="attack"),
         submission_of("siglip", WIDE, kind="objective"),
     ], WIDE)
@@ -118,9 +118,9 @@ def test_what_is_submitted_beside_the_track_moves_no_rank(wide, made):
     assert row["parts"]["mmcl"][0] == max(own)
 
 
-def test_the_control_is_no_attack_that_failed(made):
+def test_the_control_is_no_attack(made):
     told = {row["name"]: row["unranked"] for row in made["tracks"][0]["rows"]["attack"]}
-    assert told.pop("none") == "control, nothing is poisoned"
+    assert "none" not in told
     assert set(told.values()) == {None}
 
 

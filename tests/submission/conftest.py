@@ -135,3 +135,9 @@ def pick(data: Json, attacks: Sequence[str] = ("badnet",)) -> None:
         points = Card.model_validate_json(json.dumps(found)).trajectory
         picked = select(points, Selection(), {"lr": LRS[0]})
         found["selections"] = picked.model_dump()
+
+
+def said(report: Report, name: str) -> tuple[str, str]:
+    """What one check says."""
+    (check,) = (check for check in report.checks if check.name == name)
+    return check.outcome, check.reason

@@ -89,7 +89,7 @@ def test_attacks_and_objectives_are_submitted_alike(made: Made, written, tmp_pat
 
 
 @pytest.mark.parametrize(("name", "says", "hint"), [
-    ("none", "names the attack and the defense", "bdbench submit attack/none --track demo or"),
+    ("none", "names the attack and the defense", "say which: `attack/none` or `defense/none`"),
     ("asr_top1", "is a metric, and a board has rows for", "CONTRIBUTING.md"),
     ("dataset/shapes", "is a dataset, and a board has rows for", "CONTRIBUTING.md"),
     ("mime", "there is no attack, objective or defense `mime`", "did you mean `mine`"),

@@ -14,9 +14,9 @@ import pytest
 from bdbench.cli.main import main
 from bdbench.errors import BdbenchError
 from bdbench.leaderboard.folder import LARGEST
-from bdbench.verify import Report, verify
+from bdbench.verify import verify
 from bdbench.verify.figures import REQUIRED
-from tests.submission.conftest import TRACK, Edit, Json, Made, card, count, pick, stage
+from tests.submission.conftest import TRACK, Edit, Json, Made, card, count, pick, said, stage
 
 SHA = "0" * 64
 
@@ -251,12 +251,6 @@ def test_other_bytes_in_one_cell_are_found(made: Made, tmp_path: Path) -> None:
     assert "other bytes than in another cell" in report.failed[0].reason
 
 
-def said(report: Report, name: str) -> tuple[str, str]:
-    """What one check says."""
-    (check,) = (check for check in report.checks if check.name == name)
-    return check.outcome, check.reason
-
-
 def test_an_attack_has_a_poison_budget(made: Made, tmp_path: Path) -> None:
     outcome, reason = said(made.report(tmp_path, more_poison), "poisoned")
     assert outcome == "no"
@@ -269,64 +263,6 @@ def test_a_sweep_without_end_is_not_enumerated(made: Made, tmp_path: Path) -> No
         outcome, reason = said(report, name)
         assert outcome == "no"
         assert "2 runs, and all combinations of the swept parameters `field0, " in reason
-
-
-def test_one_cell_that_stops_early_is_told(made: Made, tmp_path: Path) -> None:
-    def stop(data: Json) -> None:
-        drop_epoch(data)
-        del stage(data, "defend", 1)["files"]["step-0002.safetensors"]
-
-    report = made.report(tmp_path, stop)
-    assert report.failed == []
-    outcome, reason = said(report, "method")
-    assert outcome == "warning"
-    assert "its runs end after other epochs than in other cells" in reason
-
-
-@pytest.mark.parametrize("source", [None, "bdbench-example 1.0", "0" * 63])
-def test_code_that_no_hash_pins_is_told(source: str, made: Made, tmp_path: Path) -> None:
-    def installed(data: Json) -> None:
-        for one in data["cards"]:
-            one["components"]["defense"]["source"] = source
-
-    expected = f"`mine.py:Mine` has the source `{source}`: no hash pins its code"
-    assert said(made.report(tmp_path, installed), "method") == ("warning", expected)
-
-
-@pytest.mark.parametrize(("git", "expected"), [
-    ("0" * 40, ("yes", "")),
-    (f"{'0' * 40}+dirty", ("warning", "1 card of a checkout with uncommitted changes")),
-    (None, ("warning", "1 card of the commit `None`: only a checkout tells which code ran")),
-    ("main", ("warning", "1 card of the commit `main`: only a checkout tells which code ran")),
-])
-def test_the_commit_is_told(
-    git: str | None, expected: tuple[str, str], made: Made, tmp_path: Path
-) -> None:
-    def commit(data: Json) -> None:
-        for one in data["cards"]:
-            one["provenance"]["git"] = "0" * 40
-        card(data)["provenance"]["git"] = git
-
-    assert said(made.report(tmp_path, commit), "code") == expected
-
-
-def test_other_hardware_makes_an_own_twin(made: Made, tmp_path: Path) -> None:
-    report = made.report(tmp_path, sha256("pretrain", "model.safetensors"))
-    assert report.failed == []
-    outcome, reason = said(report, "twin")
-    assert outcome == "warning"
-    assert "own twin, paired comparison not possible" in reason
-    assert said(report, "start") == (
-        "warning", "1 of 2 cells have nothing to be compared with in the reference"
-    )
-
-
-def test_a_verdict_in_other_words_is_told(made: Made, tmp_path: Path) -> None:
-    report = made.report(tmp_path, change("verdict", "reason", to="it works very well"))
-    assert report.failed == []
-    outcome, reason = said(report, "verdict")
-    assert outcome == "warning"
-    assert "`it works very well`" in reason
 
 
 def test_names_are_nobody_elses(made: Made, tmp_path: Path) -> None:
