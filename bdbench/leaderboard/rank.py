@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Literal
 
 from bdbench.cards.select import PAPER_BOUND, verdict
@@ -197,7 +198,7 @@ def seed_means(values: Iterable[tuple[int, float]]) -> list[float]:
     by: dict[int, list[float]] = {}
     for seed, value in values:
         by.setdefault(seed, []).append(value)
-    return [mean(found).value for found in by.values()]
+    return [fmean(found) for found in by.values()]
 
 
 def _groups(cells: Iterable[Measured], axis: Axis) -> tuple[Group, ...]:
