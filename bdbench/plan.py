@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from bdbench.api import Dataset, Repair
 from bdbench.errors import BdbenchError
 from bdbench.hashing import derive_seed, key_of
-from bdbench.registry import MODEL_CONFIGS, Registry, near, own_config
+from bdbench.registry import ALL, MODEL_CONFIGS, Registry, near, own_config
 from bdbench.schema import Cell, Kind, Recipe, Ref
 
 StageName = Literal["data", "poison", "pretrain", "defend", "evaluate", "card"]
@@ -73,7 +73,7 @@ def cells(
     """All combinations; `all` stands for every registered name."""
     def names(kind: Kind, given: Sequence[str]) -> list[str]:
         known = [entry.name for entry in registry.entries(kind)]
-        return list(dict.fromkeys(known if "all" in given else given))
+        return list(dict.fromkeys(known if ALL in given else given))
 
     return [
         Cell(recipe=recipe, attack=attack, objective=objective, defense=defense, seed=seed)

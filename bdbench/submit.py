@@ -126,7 +126,7 @@ def _entry(registry: Registry, name: str, track: str) -> Entry:
     if len(fit) > 1:
         raise BdbenchError(
             f"`{stem}` names {' and '.join(f'the {e.kind}' for e in fit)}",
-            " or ".join(f"bdbench submit {e.kind}/{stem} --track {track}" for e in fit),
+            f"say which: {' or '.join(f'`{e.kind}/{stem}`' for e in fit)}",
         )
     if fit:
         return fit[0]
@@ -140,7 +140,7 @@ def _entry(registry: Registry, name: str, track: str) -> Entry:
     names = {e.name for e in registry.entries() if e.kind in SUBMITTABLE}
     raise BdbenchError(
         f"there is no attack, objective or defense `{name}`",
-        f"{near(stem, names)} A method in a file needs `--plugin FILE`",
+        f"a method in a file needs `--plugin FILE`; otherwise {near(stem, names)}",
     )
 
 
@@ -160,7 +160,7 @@ def _cells(track: Track, entry: Entry, name: str, evidence: bool) -> tuple[Cell,
         raise BdbenchError(
             f"the statistic of the track `{name}` compares `{asked[0]}` and `{asked[1]}`, not"
             f" `{entry.name}`",
-            f"bdbench submit {asked[1]} --track {name} --evidence",
+            f"bdbench submit {asked[1]} --track {name} --evidence --author 'A. Name'",
         )
     return found
 

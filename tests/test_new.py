@@ -15,7 +15,7 @@ from bdbench.errors import BdbenchError, CheckFailed
 from bdbench.plan import cells, plan
 from bdbench.registry import Registry
 from bdbench.schema import KINDS
-from tests.conftest import invoke
+from tests.conftest import Command, invoke
 
 
 @pytest.fixture
@@ -60,6 +60,8 @@ def test_a_template_is_short() -> None:
         (("defense", "a.py", "--name", "cleanclip"), "defense `cleanclip` is registered already",
          "--name my_cleanclip"),
         (("defense", "a.txt", "--name", "x"), "`a.txt` must end in .py", "a.txt.py"),
+        (("attack", "all.py"), "`all` stands for every attack", "--name my_all"),
+        (("defense", "a b.py"), "`a b` is no name", "new defense 'a b.py' --name my_defense"),
         (("defense", "no/such/a.py"), "`no/such/a.py` cannot be written", ""),
     ],
 )
@@ -151,3 +153,24 @@ def test_all_names_are_planned_at_once(home: Path) -> None:
     keys = [node["key"] for node in found]
     assert len(set(keys)) == len(keys)
     assert set(keys) == set(plan(registry, wanted).nodes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("metric", "none"), ("defense", "mmcl"), ("dataset", "rows"),
+                       ("objective", "none"), ("attack", "tensor"), ("metric", "score")],
+)
+def test_names_that_could_hide_what_a_template_uses(kind: str, name: str, home: Path) -> None:
+    invoke("new", kind, f"{name}.py")
+    registry = Registry([home / f"{name}.py"])
+    (entry,) = (e for e in registry.entries() if e.source)
+    assert (entry.kind, entry.name) == (kind, name)
+    registry.build(kind, registry.resolve(kind, name)[0].identity())
+
+
+def test_a_file_that_ends_the_process_does_not_pass(home: Path, bdbench: Command) -> None:
+    invoke("new", "defense", "mine.py")
+    path = home / "mine.py"
+    path.write_text(path.read_text() + "import os\nos._exit(0)\n")
+    done = bdbench("check", str(path), home=home)
+    assert done.returncode == 3, done
+    assert f"the process that loads `{path}` ends with status `0`" in done.stderr

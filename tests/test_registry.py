@@ -221,6 +221,41 @@ def test_plugin_that_exits_names_the_line(tmp_path: Path) -> None:
     assert f"plugin `{path}`, line 2: SystemExit: 5" in failure(path).message
 
 
+def test_plugin_that_needs_another_file(tmp_path: Path) -> None:
+    (tmp_path / "p.py").write_text("import my_own_helpers_elsewhere\n")
+    with pytest.raises(BdbenchError, match=r"line 1: ModuleNotFoundError") as caught:
+        Registry([tmp_path / "p.py"]).entries()
+    assert caught.value.hint.startswith("a plugin is one file, or an installed package")
+
+
+def test_plugin_that_raises_what_is_no_exception(tmp_path: Path) -> None:
+    (tmp_path / "p.py").write_text("class Odd(BaseException): pass\nraise Odd('so')\n")
+    with pytest.raises(BdbenchError, match=r"line 2: Odd: so"):
+        Registry([tmp_path / "p.py"]).entries()
+
+
+def test_what_a_plugin_prints_is_talk(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "p.py", "print('hello')\n" + textwrap.dedent(DEFENSE))
+    assert Registry([tmp_path / "p.py"]).entries()
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", "hello\n")
+
+
+def test_the_same_plugin_twice_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "p.py", DEFENSE)
+    monkeypatch.chdir(tmp_path)
+    twice = Registry([tmp_path / "p.py", Path("p.py")]).entries()
+    assert len(twice) == len(Registry([tmp_path / "p.py"]).entries())
+
+
+def test_the_name_that_stands_for_all_is_taken(tmp_path: Path) -> None:
+    write(tmp_path / "p.py", DEFENSE.replace('"mine"', '"all"'))
+    with pytest.raises(BdbenchError, match=r"`all` .* stands for every method"):
+        Registry([tmp_path / "p.py"]).entries()
+
+
 def test_plugin_that_registers_nothing(tmp_path: Path) -> None:
     error = failure(write(tmp_path / "empty.py", "x = 1\n"))
     assert "registers nothing" in error.message

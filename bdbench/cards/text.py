@@ -91,8 +91,23 @@ def summary(card: Card) -> RenderableType:
         Text(clean(f"{card.verdict.status}: {card.verdict.reason}")),
         Text(),
         table,
+        *_further(card),
         *_blind_oracle(card),
     )
+
+
+def _further(card: Card) -> Iterator[Text]:
+    """What metrics of packages and plugins say of the start and of the blind selection."""
+    from rich.text import Text
+
+    points = {"undefended": card.trajectory[0], "blind": card.trajectory[card.selections.blind]}
+    for metric in card.metrics:
+        if metric.source is not None:
+            told = ", ".join(
+                f"{name} {figure(point.scores.get(metric.name), interval=True)}"
+                for name, point in points.items()
+            )
+            yield Text(clean(f"{metric.name}: {told}"))
 
 
 def _blind_oracle(card: Card) -> Iterator[Text]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +31,7 @@ def check_file(
 ) -> None:
     """Run the contract tests on every method of a plugin file, then one `smoke` cell with it."""
     registry = Registry([file])
+    _survives(file)
     console = Console(highlight=False, emoji=False)
     found: list[tuple[Entry, Check]] = []
 
@@ -55,6 +58,21 @@ def check_file(
         )
     if not as_json:
         console.print(f"all {len(found)} checks passed")
+
+
+def _survives(file: Path) -> None:
+    """Load the file in a process of its own: one that ends this process would look like a pass."""
+    words = "import sys; from bdbench.registry import Registry; from pathlib import Path;"
+    words += " Registry([Path(sys.argv[1])]).entries(); print('loaded')"
+    done = subprocess.run(
+        [sys.executable, "-c", words, str(file)], capture_output=True, text=True, check=False
+    )
+    # A status of 1 is an error that loading it here tells better.
+    if done.stdout.strip() != "loaded" and done.returncode != 1:
+        raise CheckFailed(
+            f"the process that loads `{file}` ends with status `{done.returncode}`",
+            "a plugin defines classes and does nothing else",
+        )
 
 
 def _check_entry(

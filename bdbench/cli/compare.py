@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, cast
 
 import typer
 from rich.console import Console
 
-from bdbench.errors import BdbenchError
 from bdbench.leaderboard.compare import Comparison, compare
 from bdbench.leaderboard.folder import Board, Entry, load
-from bdbench.leaderboard.rank import AXES, Axis
-from bdbench.leaderboard.standing import standing
+from bdbench.leaderboard.rank import NONE, Axis, references
+from bdbench.leaderboard.standing import Standing, cards, standing
 from bdbench.leaderboard.text import differences, terminal
-from bdbench.schema import Card, Submission
+from bdbench.schema import Submission
 from bdbench.store import Store
 from bdbench.submit import Collected, collect
-
-UNDEFENDED = "none"
 
 
 def compare_method(
@@ -36,10 +33,7 @@ def compare_method(
     axis = cast(Axis, mine.entry.kind)
     board = _with(load(track), mine, track)
     stand = standing(board)
-    found = _comparisons(board, mine, axis, store, [
-        *([UNDEFENDED] if axis == "defense" else []),
-        *(row.name for row in stand.rows[axis] if row.rank is not None),
-    ])
+    found = _comparisons(board, mine, axis, store, _others(stand, mine, axis))
     if as_json:
         typer.echo(json.dumps([asdict(one) | {"apart": one.apart} for one in found], indent=1))
         return
@@ -47,6 +41,18 @@ def compare_method(
     console.print(terminal([stand]))
     for one in found:
         console.print(differences(mine.entry.name, axis, one))
+    if not found:
+        typer.echo(f"nothing to compare with: no cell of `{mine.entry.name}` counts together with"
+                   f" one of another entry of the track `{track}`", err=True)
+
+
+@dataclass(frozen=True)
+class _Yours(Entry):
+    """Cells of the store, in no submission yet."""
+
+    @property
+    def level(self) -> str:
+        return "yours"
 
 
 def _with(board: Board, mine: Collected, track: str) -> Board:
@@ -59,28 +65,27 @@ def _with(board: Board, mine: Collected, track: str) -> Board:
         entry for entry in board.entries
         if (entry.submission.kind, entry.submission.name) != (mine.entry.kind, mine.entry.name)
     )
-    return replace(board, entries=(*others, Entry(submission, "", None)))
+    return replace(board, entries=(*others, _Yours(submission, "", None)))
+
+
+def _others(stand: Standing, mine: Collected, axis: Axis) -> list[str]:
+    """The undefended models, where the method is a defense, and the best entry besides itself."""
+    best = [row.name for row in stand.rows[axis] if row.rank and row.name != mine.entry.name][:1]
+    undefended = [NONE] if axis == "defense" and mine.entry.name != NONE else []
+    return list(dict.fromkeys(undefended + best))
 
 
 def _comparisons(
     board: Board, mine: Collected, axis: Axis, store: Store, names: Sequence[str]
 ) -> list[Comparison]:
-    """Against the undefended models and against the best entry besides the method itself."""
-    wanted = [name for name in dict.fromkeys(names) if name != mine.entry.name][:2]
+    """Against each of the methods that has a cell in common."""
+    all_cards = cards(board, axis)
+    undefended = references(all_cards)
     found = [
-        compare(mine.cards, _cards(board, axis, name), board.track, axis, store)
-        for name in wanted
-    ]
-    kept = [one for one in found if one is not None]
-    if not kept:
-        raise BdbenchError(
-            f"no cell of `{mine.entry.name}` counts together with one of another entry of the"
-            f" track `{board.name}`",
-            f"bdbench leaderboard show --track {board.name}",
+        compare(
+            mine.cards, [card for card in all_cards if getattr(card.cell, axis) == name],
+            board.track, axis, undefended, store,
         )
-    return kept
-
-
-def _cards(board: Board, axis: Axis, name: str) -> list[Card]:
-    assert axis in AXES
-    return [card for card in board.cards() if getattr(card.cell, axis) == name]
+        for name in names
+    ]
+    return [one for one in found if one is not None]

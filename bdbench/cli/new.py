@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from bdbench.errors import BdbenchError
-from bdbench.registry import Registry, near
+from bdbench.registry import ALL, Registry, near
 from bdbench.schema import KINDS, Kind
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -32,20 +32,26 @@ def new(
     if found is None:
         raise BdbenchError(f"there is no kind `{kind}`", near(kind, KINDS))
     name = path.stem if name is None else name
+    quoted = shlex.quote(str(path))
     if not _NAME.fullmatch(name):
         raise BdbenchError(
             f"`{name}` is no name: lower-case letters, digits and underscores, a letter first",
-            f"bdbench new {kind} {path} --name my_{kind}",
+            f"bdbench new {kind} {quoted} --name my_{kind}",
+        )
+    if name == ALL:
+        raise BdbenchError(
+            f"`{name}` stands for every {kind}", f"bdbench new {kind} {quoted} --name my_{name}"
         )
     taken = {entry.name: entry for entry in Registry().entries(found)}
     if name in taken:
         raise BdbenchError(
             f"{kind} `{name}` is registered already ({taken[name].origin})",
-            f"bdbench new {kind} {path} --name my_{name}",
+            f"bdbench new {kind} {quoted} --name my_{name}",
         )
     if path.suffix != ".py":
         raise BdbenchError(
-            f"`{path}` must end in .py", f"bdbench new {kind} {path}.py --name {name}"
+            f"`{path}` must end in .py",
+            f"bdbench new {kind} {shlex.quote(f'{path}.py')} --name {name}",
         )
     from jinja2 import Environment, PackageLoader
 
@@ -53,7 +59,8 @@ def new(
         loader=PackageLoader("bdbench", "templates/new"), keep_trailing_newline=True,
         autoescape=False,
     )
-    title = "".join(part.capitalize() for part in name.split("_"))
+    # With the kind, no class takes the place of what the template imports, or of a keyword.
+    title = "".join(part.capitalize() for part in [*name.split("_"), found])
     text = environment.get_template(f"{kind}.py.j2").render(name=name, title=title)
     try:
         with path.open("x", encoding="utf-8") as file:
@@ -62,7 +69,6 @@ def new(
         raise BdbenchError(f"`{path}` exists", "choose another file name") from None
     except OSError as error:
         raise BdbenchError(f"`{path}` cannot be written: {error.strerror}") from error
-    quoted = shlex.quote(str(path))
     typer.echo(f"wrote {path}")
     typer.echo(f"check: bdbench check {quoted}")
     typer.echo(

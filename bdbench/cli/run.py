@@ -19,7 +19,7 @@ from bdbench.cli.progress import RunProgress
 from bdbench.errors import BdbenchError
 from bdbench.execute import execute, read_card
 from bdbench.plan import STAGES, Plan, cells, plan
-from bdbench.registry import Registry
+from bdbench.registry import ALL, Registry
 from bdbench.schema import Card, Cell
 from bdbench.store import Store, disk_errors
 
@@ -89,7 +89,9 @@ def run(
         console.print(matrix(list(cards.values())))
     for path in paths.values():
         typer.echo(f"card: {path}")
-    words = _next(wanted[-1], cards[wanted[-1]], set_ or [])
+    words = (
+        _compare(track, given) if track else _next(wanted[-1], cards[wanted[-1]], set_ or [])
+    )
     words += [word for path in plugins for word in ("--plugin", str(path))]
     typer.echo(f"next: {clean(shlex.join(words))}")
 
@@ -117,6 +119,14 @@ def _cells(
         registry, recipe=recipe, attacks=names["attack"], objectives=names["objective"],
         defenses=names["defense"], seeds=seeds,
     )
+
+
+def _compare(track: str, given: Mapping[str, Sequence[str] | None]) -> list[str]:
+    """The table that a method of one's own goes into, or the whole board."""
+    for kind, names in given.items():
+        if names is not None and len(names) == 1 and ALL not in names:
+            return ["bdbench", "compare", f"{kind}/{names[0]}", "--track", track]
+    return ["bdbench", "leaderboard", "show", "--track", track]
 
 
 def _next(cell: Cell, card: Card, settings: Sequence[str]) -> list[str]:

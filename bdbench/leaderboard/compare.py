@@ -7,9 +7,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from bdbench.leaderboard.rank import ALPHA, AXES, Axis, Measured, measure
+from bdbench.leaderboard.rank import (
+    ALPHA,
+    AXES,
+    Axis,
+    Measured,
+    References,
+    measure,
+    seed_means,
+)
 from bdbench.schema import Card, Cell, Point, Track
-from bdbench.statistics import Mean, holm, mcnemar, mean, sign_flip, t_test
+from bdbench.statistics import Mean, holm, mcnemar, mean, t_test
 from bdbench.store import Artifact, Store
 
 if TYPE_CHECKING:
@@ -42,10 +50,10 @@ class Comparison:
     other: str
     rows: tuple[Difference, ...]
     asr: Mean
-    """Over all common cells, the method minus the other."""
+    """The method minus the other: the mean over the common cells of a seed, over the seeds."""
     loss: Mean
     p: float
-    """Sign-flip test of the ASR over all common cells."""
+    """Student's paired test of the same; one test, hence not corrected."""
 
     @property
     def apart(self) -> bool:
@@ -54,18 +62,18 @@ class Comparison:
 
 
 def compare(
-    mine: Iterable[Card], theirs: Iterable[Card], track: Track, axis: Axis, store: Store
+    mine: Iterable[Card], theirs: Iterable[Card], track: Track, axis: Axis,
+    undefended: References, store: Store,
 ) -> Comparison | None:
     """The first method minus the second; None when no cell counts for both.
 
     ASR and accuracy are those of the blind selection. The two must have met the same poisoned
-    model for the images to be paired: where their checkpoints differ, `images` is None.
+    model for the images to be paired: where their checkpoints differ, `images` is None. The
+    board's undefended cards say which cells count.
     """
-    import numpy as np
-
     first, second = _by_place(mine, axis), _by_place(theirs, axis)
     pairs = [
-        (a, b, measure(a, track), measure(b, track))
+        (a, b, measure(a, track, undefended), measure(b, track, undefended))
         for place, a in first.items() if (b := second.get(place)) is not None
     ]
     pairs = [pair for pair in pairs if pair[2].counts and pair[3].counts]
@@ -84,11 +92,11 @@ def compare(
         replace(row, p=p, images=None if row.images is None else next(by_image))
         for row, p in zip(rows, by_seed, strict=True)
     ]
-    differences = [a.asr - b.asr for _, _, a, b in pairs]
+    differences = seed_means((a.cell.seed, a.asr - b.asr) for _, _, a, b in pairs)
     return Comparison(
         other=getattr(pairs[0][3].cell, axis), rows=tuple(rows), asr=mean(differences),
-        loss=mean([a.loss - b.loss for _, _, a, b in pairs]),
-        p=float(sign_flip(np.array(differences)[:, None])[0]),
+        loss=mean(seed_means((a.cell.seed, a.loss - b.loss) for _, _, a, b in pairs)),
+        p=t_test(differences),
     )
 
 

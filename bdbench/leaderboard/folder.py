@@ -16,7 +16,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from bdbench.errors import BdbenchError
-from bdbench.registry import near, share_dir
+from bdbench.registry import Registry, near, share_dir
 from bdbench.schema import Card, Cell, Reported, Submission, Track, Verification
 
 LARGEST = 64 << 20
@@ -42,8 +42,9 @@ class Entry:
 
     @property
     def level(self) -> str:
-        """claimed, replayed or reproduced."""
-        return self.verification.level if self.verification else "claimed"
+        """`claimed`, or `replayed` or `reproduced` with how many of the cells."""
+        found = self.verification
+        return f"{found.level} {found.cells}/{len(self.submission.cards)}" if found else "claimed"
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,21 @@ def load_track(name: str, root: Path | None = None) -> Track:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BdbenchError(f"`{path}` is not valid TOML: {error}", "fix the file") from error
-    return _parsed(Track, json.dumps(data, default=str).encode(), path)
+    track = _parsed(Track, json.dumps(data, default=str).encode(), path)
+    if runs_here(track):
+        tolerance = Registry().recipe(track.recipe).selection.tolerance
+        if tolerance > track.accuracy_loss:
+            raise BdbenchError(
+                f"`{path}`: entries may lose `{track.accuracy_loss:g}` of accuracy, and the blind"
+                f" rule of the recipe `{track.recipe}` picks models that lose `{tolerance:g}`",
+                "lower `selection.tolerance` in the recipe, or raise `accuracy_loss`",
+            )
+    return track
+
+
+def runs_here(track: Track) -> bool:
+    """Whether this version of bdbench has the track's recipe."""
+    return track.recipe in Registry().recipes()
 
 
 def read_submission(path: Path) -> Submission:
@@ -97,6 +112,7 @@ def load(name: str, root: Path | None = None) -> Board:
     }
     with no_collection():
         entries = [_entry(path, name, track, verified) for path in _files(folder / "submissions")]
+    _pinned(track, entries, folder)
     for stem in verified:
         if stem not in {entry.submission.name for entry in entries}:
             raise BdbenchError(
@@ -131,14 +147,33 @@ def _entry(path: Path, name: str, track: Track, verified: Mapping[str, Verificat
     submission = _own(_submission(data, path), path, name, track)
     _within(submission, track.cells(submission.kind, submission.name), path)
     sha256 = hashlib.sha256(data).hexdigest()
-    return Entry(submission, sha256, _of(verified.get(submission.name), sha256))
+    found = verified.get(submission.name)
+    if found is None or found.submission_sha256 != sha256:
+        return Entry(submission, sha256, None)
+    if found.cells > len(submission.cards):
+        raise BdbenchError(
+            f"the badge of `{path}` is for `{found.cells}` cells, and it has"
+            f" `{len(submission.cards)}`", "`bdbench verify FILE --replay 1 --badge 'A. Name'`",
+        )
+    return Entry(submission, sha256, found)
 
 
-def _of(verification: Verification | None, sha256: str) -> Verification | None:
-    """The verification if it is of this very file."""
-    if verification is None or verification.submission_sha256 != sha256:
-        return None
-    return verification
+def _pinned(track: Track, entries: Iterable[Entry], folder: Path) -> None:
+    """The undefended models decide what counts: nobody changes them in passing."""
+    if track.reference is None:
+        return
+    path = folder / "submissions" / "none.json"
+    found = {
+        entry.sha256 for entry in entries
+        if (entry.submission.kind, entry.submission.name) == ("defense", "none")
+    }
+    if found != {track.reference}:
+        raise BdbenchError(
+            f"`{path}` {'is another file than' if found else 'is missing:'} the reference that"
+            f" `track.toml` pins, sha256 `{track.reference}`",
+            f"git checkout {path} brings it back; a new reference needs a new `reference` and a"
+            " new `edition` in `track.toml`",
+        )
 
 
 def _own(submission: Submission, path: Path, name: str, track: Track) -> Submission:

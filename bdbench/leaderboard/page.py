@@ -30,7 +30,7 @@ VENDORED = ("d3.min.js", "plot.umd.min.js", "table-core.min.js")
 LICENCES = {
     "table-core": "TanStack Table core 8.21.3", "plot": "Observable Plot 0.6.17", "d3": "D3 7.9.2",
 }
-SCRIPTS = ("dom.js", "table.js", "plots.js", "heat.js", "card.js", "main.js")
+SCRIPTS = ("dom.js", "table.js", "plots.js", "heat.js", "statistic.js", "card.js", "main.js")
 _MAP = re.compile(r"\n?//# sourceMappingURL=.*\s*$")
 
 

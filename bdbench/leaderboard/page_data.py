@@ -1,48 +1,21 @@
-"""The figures of the page as JSON data: short arrays, four digits, what cards share said once."""
+"""What the page shows of each track, as JSON data."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from bdbench.cards.escape import clean
-from bdbench.cards.select import frontier, values
-from bdbench.cards.text import HEADLINE, parameters, place, rules, setting
+from bdbench.cards.text import percent
 from bdbench.leaderboard.folder import Entry
-from bdbench.leaderboard.rank import Axis, Group, Row
+from bdbench.leaderboard.page_cards import Pool, card_data, digits, short
+from bdbench.leaderboard.rank import Axis, Group, Row, rank
 from bdbench.leaderboard.standing import Standing, cards, parts
+from bdbench.leaderboard.statistic import Finding
 from bdbench.leaderboard.tables import Table, facts, tables
 from bdbench.leaderboard.text import statistic
-from bdbench.schema import Card, Score
+from bdbench.schema import Card, Statistic, Submission
 from bdbench.statistics import Mean
-
-LONGEST = 400
-"""Characters of a string that the page shows."""
-
-
-class Pool:
-    """Values that several cards hold, each once."""
-
-    def __init__(self) -> None:
-        self.values: list[Any] = []
-        self._at: dict[str, int] = {}
-        self._cards: dict[str, int] = {}
-
-    def add(self, value: Any) -> int:
-        """The position of a value."""
-        name = json.dumps(value)
-        if name not in self._at:
-            self._at[name] = len(self.values)
-            self.values.append(value)
-        return self._at[name]
-
-    def about(self, card: Card) -> int:
-        """The position of `_about(card)`, which is made once for equal cards."""
-        name = card.model_dump_json(include=_ABOUT)
-        if name not in self._cards:
-            self._cards[name] = self.add(_about(card))
-        return self._cards[name]
 
 
 def data(standings: Iterable[Standing]) -> dict[str, Any]:
@@ -52,32 +25,101 @@ def data(standings: Iterable[Standing]) -> dict[str, Any]:
     return {"tracks": tracks, "pool": pool.values}
 
 
-def short(value: object) -> str:
-    """A string of someone else on one line, without control characters, cut at `LONGEST`."""
-    text = clean(str(value)[: 2 * LONGEST])
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+def claim(declared: Statistic, found: Finding) -> str:
+    """What the declared statistic says, in a sentence."""
+    told = [
+        f"{_compared(mean, declared.baseline)} on {name}" for name, mean in found.removed.items()
+    ]
+    return (
+        f"Against {declared.attack} at equal accuracy, {declared.defense} {' and '.join(told)}"
+        f" (95 % intervals over {len(declared.seeds)} seeds)."
+    )
 
 
-def digits(value: float) -> float:
-    """Four digits behind the point."""
-    return round(value, 4)
+def _compared(mean: Mean, baseline: str) -> str:
+    value, low, high = mean.value, mean.low, mean.high
+    assert low is not None
+    assert high is not None
+    if low <= 0 <= high:
+        return (
+            f"cannot be told from {baseline} ({percent(value)} points"
+            f" [{percent(low)}, {percent(high)}])"
+        )
+    word = "more" if low > 0 else "less"
+    least, most = sorted((abs(low), abs(high)))
+    return (
+        f"removes {percent(abs(value))} points [{percent(least)}, {percent(most)}] {word} ASR than"
+        f" {baseline}"
+    )
 
 
 def _track(standing: Standing, pool: Pool) -> dict[str, Any]:
     board, track = standing.board, standing.board.track
-    at = {id(card): i for i, entry in enumerate(board.entries) for card in entry.submission.cards}
+    told = [*(entry.submission for entry in board.entries), *board.evidence]
+    at = {id(card): i for i, one in enumerate(told) for card in one.cards}
     seen: dict[Any, Card] = {}
     for card in cards(board, "defense"):
         seen.setdefault(card.cell, card)
-    further = [table for table in tables(standing) if table.title.startswith(("Decl", "Rep"))]
+    evidence = [card for one in board.evidence for card in one.cards]
+    beyond = _beyond_the_track(standing)
     return {
         "name": board.name, "summary": short(track.summary), "facts": short(facts(standing)),
-        "attacks": track.attacks, "objectives": track.objectives, "seeds": track.seeds,
-        "statistic": short(statistic(standing)), "tables": [_table(table) for table in further],
-        "entries": [_entry(entry) for entry in board.entries],
-        "rows": {axis: [_row(standing, axis, row) for row in standing.rows[axis]]
+        "attacks": _names(standing, "attack"), "objectives": _names(standing, "objective"),
+        "seeds": track.seeds, "statistic": _statistic(standing),
+        "reported": [
+            _table(table) for table in tables(standing) if table.title.startswith("Reported")
+        ],
+        "entries": [
+            *(_entry(entry) for entry in board.entries), *(map(_evidence, board.evidence))
+        ],
+        "rows": {axis: [_row(standing, axis, row, beyond.get((axis, row.name)))
+                        for row in standing.rows[axis]]
                  for axis in ("defense", "attack", "objective")},
-        "cards": [_card(card, at[id(card)], pool) for card in seen.values()],
+        "cards": [card_data(card, at[id(card)], pool) for card in seen.values()],
+        "evidence": [card_data(card, at[id(card)], pool) for card in evidence],
+    }
+
+
+def _names(standing: Standing, axis: Axis) -> list[str]:
+    """The methods of an axis, the track's first and then what was submitted."""
+    own = standing.board.track.attacks if axis == "attack" else standing.board.track.objectives
+    told = [entry.submission for entry in standing.board.entries]
+    return list(dict.fromkeys([*own, *(one.name for one in told if one.kind == axis)]))
+
+
+def _beyond_the_track(standing: Standing) -> dict[tuple[Axis, str], Row]:
+    """Rows over submitted attacks and objectives too: they hold groups that no rank rests on."""
+    board, track = standing.board, standing.board.track
+    attacks, objectives = _names(standing, "attack"), _names(standing, "objective")
+    if len(attacks) + len(objectives) == len(track.attacks) + len(track.objectives):
+        return {}
+    wide = track.model_copy(update={"attacks": tuple(attacks), "objectives": tuple(objectives)})
+    axes: tuple[Axis, ...] = ("defense", "attack")
+    return {
+        (axis, row.name): row
+        for axis in axes
+        for row in rank(
+            cards(board, axis), wide, axis, [row.name for row in standing.rows[axis]]
+        )
+    }
+
+
+def _statistic(standing: Standing) -> dict[str, Any] | None:
+    """The declared statistic, as far as it is measured."""
+    declared, found = standing.board.track.statistic, standing.finding
+    if declared is None:
+        return None
+    first, second = declared.objectives
+    means = {**found.removed, f"{first} minus {second}": found.difference} if found else {}
+    return {
+        "text": short(statistic(standing)), "claim": short(claim(declared, found)) if found else "",
+        "attack": declared.attack, "defense": declared.defense, "baseline": declared.baseline,
+        "means": [[name, *_mean(mean)] for name, mean in means.items()],
+        "seeds": [
+            [objective, seed, digits(found.by_seed[objective][seed]) if found else None,
+             bool(found and (objective, seed) in found.failed)]
+            for objective in declared.objectives for seed in declared.seeds
+        ],
     }
 
 
@@ -93,8 +135,8 @@ def _entry(entry: Entry) -> dict[str, Any]:
     told, word = entry.submission, entry.verification
     return {
         "kind": told.kind, "name": told.name, "summary": short(told.summary), "url": told.url,
-        "authors": [short(author) for author in told.authors], "sha256": entry.sha256,
-        "level": entry.level, "cards": len(told.cards),
+        "authors": [short(author) for author in told.authors],
+        "folder": "submissions", "sha256": entry.sha256, "level": entry.level,
         "word": word and {
             "by": short(word.by), "on": word.on.isoformat(), "cells": word.cells,
             "difference": word.largest_difference,
@@ -102,20 +144,30 @@ def _entry(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _row(standing: Standing, axis: Axis, row: Row) -> dict[str, Any]:
+def _evidence(told: Submission) -> dict[str, Any]:
+    return {"name": told.name, "folder": "evidence"}
+
+
+def _row(standing: Standing, axis: Axis, row: Row, beyond: Row | None) -> dict[str, Any]:
     at, entry = standing.position(axis, row.name), standing.entry(axis, row.name)
+    further = [] if beyond is None else [g for g in beyond.groups if g not in row.groups]
+    by = {} if axis == "objective" else parts(row, axis)
+    if beyond is not None:
+        by = parts(beyond, axis) | by
     worst = [i for i, group in enumerate(row.groups) if group is row.worst]
     return {
         "name": row.name, "entry": at, "level": entry.level if entry else "built-in",
         "rank": row.rank, "apart": row.apart,
-        "unranked": row.unranked, "worst": worst[0] if worst else None,
+        "unranked": row.unranked,
+        "worst": worst[0] if worst else None,
         "loss": _mean(row.loss), "cells": row.cells, "failed": row.failed,
         "groups": [_group(group) for group in row.groups],
-        "parts": {} if axis == "objective" else {
+        "further": [_group(group) for group in further],
+        "parts": {
             name: [digits(part.worst.asr.value), digits(part.loss),
                    None if part.oracle_loss is None else digits(part.oracle_loss),
                    part.cleaned, part.cells]
-            for name, part in parts(row, axis).items()
+            for name, part in by.items()
         },
     }
 
@@ -130,76 +182,3 @@ def _group(group: Group) -> list[Any]:
         None if group.oracle_loss is None else digits(group.oracle_loss.value), group.cleaned,
         group.asr.n,
     ]
-
-
-def _card(card: Card, entry: int, pool: Pool) -> dict[str, Any]:
-    """Cell, entry, models as flat quadruples, and positions in the pool for everything else."""
-    cell, points = card.cell, card.trajectory
-    flat: list[float] = []
-    for point in points:
-        flat += [digits(point.scores["clean_top1"].value), digits(point.scores["asr_top1"].value),
-                 point.order, point.step]
-    runs = {point.order: short(setting(point.sweep)) for point in points if point.step}
-    told = card.provenance
-    return {
-        "cell": [cell.attack, cell.objective, cell.defense, cell.seed], "entry": entry,
-        "status": card.verdict.status, "reason": pool.add(short(card.verdict.reason)),
-        "points": flat, "runs": pool.add(sorted(runs.items())),
-        "front": frontier(values(points, "clean_top1"), values(points, "asr_top1")),
-        "rules": [[name, i] for name, i in rules(card)],
-        "picked": {
-            i: [short(place(points[i])), *(_score(points[i].scores.get(name)) for name in HEADLINE)]
-            for i in sorted({i for _, i in rules(card) if i is not None})
-        },
-        "about": pool.about(card),
-        # Seeds go beyond the integers that JavaScript holds: they travel as strings.
-        "seeds": pool.add(_pairs(told.seeds)),
-        "stages": [
-            pool.add([short(s.stage), short(s.label), short(s.key), _pairs(s.files)])
-            for s in told.stages
-        ],
-        "cost": [
-            [short(name), short(f"{cost.seconds:,.1f}"), short(f"{cost.samples:,}")]
-            for name, cost in card.cost.items()
-        ],
-    }
-
-
-_ABOUT: dict[str, Any] = {
-    "cell": {"recipe"}, "components": True, "recipe": True, "overridden": True, "data": True,
-    "poison": True, "provenance": {"versions", "git", "threads"},
-}
-
-
-def _about(card: Card) -> dict[str, Any]:
-    """What most cards of one attack and one defense have in common."""
-    told, poison = card.provenance, card.poison
-    return {
-        "recipe": [short(card.cell.recipe), short(card.recipe.summary)],
-        "parameters": [
-            [short(owner), short(name), short(value), changed]
-            for owner, name, value, changed in parameters(card)
-        ],
-        "poison": [
-            ["target", short(poison.target)], ["requested", short(f"{poison.requested:,}")],
-            ["poisoned", short(f"{poison.poisoned:,}")], ["pairs", short(f"{poison.pairs:,}")],
-            *(["caption", f"{short(before)} → {short(after)}"]
-              for before, after in poison.examples[:3]),
-        ],
-        "data": [[short(name), short(f"{value:g}")] for name, value in card.data.items()],
-        "components": [
-            [short(role), short(f"{ref.name}, {ref.use}, version {ref.version}"
-                                + (f", {ref.source}" if ref.source else ""))]
-            for role, ref in card.components.items()
-        ],
-        "versions": [*_pairs(told.versions), ["commit", short(told.git or "installed")]],
-        "threads": _pairs(told.threads),
-    }
-
-
-def _pairs(found: Mapping[str, object]) -> list[list[str]]:
-    return [[short(name), short(value)] for name, value in found.items()]
-
-
-def _score(score: Score | None) -> list[float] | None:
-    return None if score is None else [digits(v) for v in (score.value, score.low, score.high)]

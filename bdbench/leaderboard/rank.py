@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Literal
 
 from bdbench.cards.select import PAPER_BOUND, verdict
 from bdbench.schema import Card, Cell, Track
-from bdbench.statistics import Mean, holm, mean, sign_flip
+from bdbench.statistics import Mean, holm, mean, t_test
 
 Axis = Literal["attack", "objective", "defense"]
 AXES: tuple[Axis, ...] = ("attack", "objective", "defense")
+NONE = "none"
+"""The attack that poisons nothing, and the defense that does nothing."""
 ALPHA = 0.05
 """Level below which two entries count as different."""
 _ROUNDING = 1e-9
@@ -26,6 +29,8 @@ class Measured:
     """Whether the undefended attack reached the track's gate."""
     control: bool
     """Whether nothing was poisoned."""
+    settled: bool
+    """Whether the board's own undefended card says so, or the cell is a control by its name."""
     start: float
     """ASR of the undefended model."""
     asr: float
@@ -61,7 +66,9 @@ class Row:
     """The group that the rank rests on; None where no attack worked. Of an objective: of the attack
     of which the best defense leaves most."""
     loss: Mean
-    """Loss of clean accuracy over all cells, controls included."""
+    """Loss of clean accuracy on the objective where it is largest: what the gate looks at."""
+    losses: dict[str, float]
+    """Mean loss of clean accuracy by objective, controls included."""
     cells: int
     expected: int
     """Cells that the track asks for."""
@@ -71,18 +78,41 @@ class Row:
     """Why it has no rank."""
     rank: int | None = None
     apart: bool | None = None
-    """Whether it differs from the best row over their common cells; None for the best itself."""
+    """Whether it differs from the best row, in the direction of the rank; None for the best."""
 
 
-def measure(card: Card, track: Track) -> Measured:
-    """The figures of a card under the gate of a track."""
-    start = card.trajectory[0]
-    status = verdict(start, card.poison, track.gate).status
+References = Mapping[tuple[str, str, int], Card]
+"""Undefended cards by attack, objective and seed."""
+
+
+def references(cards: Iterable[Card]) -> References:
+    """The undefended cards among `cards`, the first of each cell."""
+    found: dict[tuple[str, str, int], Card] = {}
+    for card in cards:
+        if card.cell.defense == NONE:
+            found.setdefault(_place(card.cell), card)
+    return found
+
+
+def _place(cell: Cell) -> tuple[str, str, int]:
+    return cell.attack, cell.objective, cell.seed
+
+
+def measure(card: Card, track: Track, undefended: References) -> Measured:
+    """The figures of a card under the gate of a track.
+
+    Whether the attack worked is read off the board's undefended card: a submission must not decide
+    which of its cells count. Where the board has none, the card's own start says.
+    """
+    start, reference = card.trajectory[0], undefended.get(_place(card.cell))
+    told = reference or card
+    status = verdict(told.trajectory[0], told.poison, track.gate).status
     blind = card.trajectory[card.selections.blind]
     accuracy = start.scores["clean_top1"].value
     cleaned = card.selections.oracle.get(f"{PAPER_BOUND:g}")
     return Measured(
         cell=card.cell, counts=status == "ok", control=status == "control",
+        settled=reference is not None or card.cell.attack == NONE,
         start=start.scores["asr_top1"].value, asr=blind.scores["asr_top1"].value,
         loss=accuracy - blind.scores["clean_top1"].value,
         oracle_loss=None if cleaned is None
@@ -96,17 +126,19 @@ def rank(
     """The rows of a board, best first, the unranked last.
 
     Defenses are ranked by their worst group, the highest ASR that survives, lowest first, if they
-    lose at most the track's `accuracy_loss`. Attacks and objectives are ranked by what survives the
-    best defense: attacks by the lowest ASR that is left of them, highest first; objectives by the
-    attack of which the best defense leaves most, lowest first. A row that lacks cells is not
-    ranked. Only cells of the track count, with the names `also` on the ranked axis besides the
-    track's own.
+    lose at most the track's `accuracy_loss` on every objective. Attacks and objectives are ranked
+    by what survives the best defense: attacks by the lowest ASR that is left of them, highest
+    first; objectives by the attack of which the best defense leaves most, lowest first. A row that
+    lacks cells is not ranked. Only cells of the track count, with the names `also` on the ranked
+    axis besides the track's own; the control is no row among the attacks.
     """
     allowed: dict[Axis, set[str]] = {
         "attack": set(track.attacks), "objective": set(track.objectives),
         "defense": set(track.defenses),
     }
     allowed[axis] |= set(also)
+    cards = list(cards)
+    undefended = references(cards)
     found: dict[str, dict[Cell, Measured]] = {}
     for card in cards:
         cell = card.cell
@@ -115,7 +147,9 @@ def rank(
         ):
             cells = found.setdefault(getattr(cell, axis), {})
             if cell not in cells:
-                cells[cell] = measure(card, track)
+                cells[cell] = measure(card, track, undefended)
+    if axis == "attack":
+        found.pop(NONE, None)
     rows = [_row(name, list(cells.values()), axis, track) for name, cells in found.items()]
     sign = -1 if axis == "attack" else 1
 
@@ -125,33 +159,57 @@ def rank(
 
     rows.sort(key=order)
     ranked = [row for row in rows if row.unranked is None]
-    apart = _apart(ranked, found, axis)
+    apart = _apart([list(found[row.name].values()) for row in ranked], axis, sign)
     return [
-        replace(row, rank=place, apart=apart[row.name]) for place, row in enumerate(ranked, 1)
+        replace(row, rank=place, apart=told)
+        for place, (row, told) in enumerate(zip(ranked, apart, strict=True), 1)
     ] + rows[len(ranked):]
 
 
 def _row(name: str, cells: Sequence[Measured], axis: Axis, track: Track) -> Row:
+    groups, expected = _groups(cells, axis), len(track.cells(axis, name))
+    losses = {
+        objective: mean(seed_means(
+            (item.cell.seed, item.loss) for item in cells if item.cell.objective == objective
+        ))
+        for objective in sorted({item.cell.objective for item in cells})
+    }
+    loss = max(losses.values(), key=lambda found: found.value)
+    unsettled = sum(not (item.counts or item.settled) for item in cells)
+    unranked = None
+    if len(cells) < expected:
+        unranked = f"{len(cells)} of {expected} cells"
+    elif unsettled:
+        unranked = f"attack failed in {unsettled} cells, and no undefended card confirms it"
+    elif not groups:
+        unranked = "no attack worked"
+    elif axis == "defense" and loss.value > track.accuracy_loss + _ROUNDING:
+        unranked = f"loses more than {100 * track.accuracy_loss:g} points of accuracy"
+    return Row(
+        name=name, groups=groups, worst=_worst(groups, axis), loss=loss,
+        losses={objective: found.value for objective, found in losses.items()}, cells=len(cells),
+        expected=expected, failed=sum(not (item.counts or item.control) for item in cells),
+        unranked=unranked,
+    )
+
+
+def seed_means(values: Iterable[tuple[int, float]]) -> list[float]:
+    """The mean of each seed: cells of one seed share data and start, so that a seed is one draw."""
+    by: dict[int, list[float]] = {}
+    for seed, value in values:
+        by.setdefault(seed, []).append(value)
+    return [fmean(found) for found in by.values()]
+
+
+def _groups(cells: Iterable[Measured], axis: Axis) -> tuple[Group, ...]:
+    """The cells that count, by their place on the other two axes."""
     others = [other for other in AXES if other != axis]
     by: dict[tuple[str, str], list[Measured]] = {}
     for item in cells:
         if item.counts:
             where = getattr(item.cell, others[0]), getattr(item.cell, others[1])
             by.setdefault(where, []).append(item)
-    groups = tuple(_group(where, items) for where, items in sorted(by.items()))
-    loss, expected = mean([item.loss for item in cells]), len(track.cells(axis, name))
-    unranked = None
-    if len(cells) < expected:
-        unranked = f"{len(cells)} of {expected} cells"
-    elif not groups:
-        unranked = "no attack worked"
-    elif axis == "defense" and loss.value > track.accuracy_loss + _ROUNDING:
-        unranked = f"loses more than {100 * track.accuracy_loss:g} points of accuracy"
-    return Row(
-        name=name, groups=groups, worst=_worst(groups, axis), loss=loss, cells=len(cells),
-        expected=expected, failed=sum(not (item.counts or item.control) for item in cells),
-        unranked=unranked,
-    )
+    return tuple(_group(where, items) for where, items in sorted(by.items()))
 
 
 def _worst(groups: Sequence[Group], axis: Axis) -> Group | None:
@@ -179,36 +237,29 @@ def _group(where: tuple[str, str], items: Sequence[Measured]) -> Group:
     )
 
 
-def _apart(
-    rows: Sequence[Row], found: Mapping[str, Mapping[Cell, Measured]], axis: Axis
-) -> dict[str, bool | None]:
-    """Whether each row's ASR differs from the first row's, paired by cell, corrected by Holm.
+def _apart(rows: Sequence[Sequence[Measured]], axis: Axis, sign: int) -> list[bool | None]:
+    """Whether each row differs from the first; the `sign` of the difference is that of the rank.
 
-    Over all cells that count for both, also where the rank rests on a single group.
+    The rank's own rule is applied within each seed, and the figures are paired by seed: Student's
+    test with Holm's correction for the number of rows. Cells of one seed are not independent, so
+    that the seeds are what is counted.
     """
-    import numpy as np
-
-    apart: dict[str, bool | None] = {row.name: None for row in rows}
     if not rows:
-        return apart
+        return []
+    best, *others = [_by_seed(cells, axis) for cells in rows]
+    differences = [
+        [sign * (mine[seed] - best[seed]) for seed in best if seed in mine] for mine in others
+    ]
+    p = holm([t_test(found) for found in differences])
+    return [None, *(
+        one < ALPHA and sum(found) > 0 for one, found in zip(p, differences, strict=True)
+    )]
 
-    def by_place(name: str) -> dict[Cell, float]:
-        return {
-            item.cell.model_copy(update={axis: ""}): item.asr
-            for item in found[name].values() if item.counts
-        }
 
-    best = by_place(rows[0].name)
-    columns: dict[tuple[Cell, ...], dict[str, list[float]]] = {}
-    for row in rows[1:]:
-        mine = by_place(row.name)
-        common = tuple(cell for cell in best if cell in mine)
-        columns.setdefault(common, {})[row.name] = [mine[cell] - best[cell] for cell in common]
-    p: dict[str, float] = {}
-    for common, differences in columns.items():
-        if common:
-            values = sign_flip(np.array(list(differences.values())).T)
-            p |= dict(zip(differences, values.tolist(), strict=True))
-    for name, adjusted in zip(p, holm(list(p.values())), strict=True):
-        apart[name] = adjusted < ALPHA
-    return apart
+def _by_seed(cells: Iterable[Measured], axis: Axis) -> dict[int, float]:
+    """The figure that ranks a row, as each seed alone gives it."""
+    by: dict[int, list[Measured]] = {}
+    for item in cells:
+        by.setdefault(item.cell.seed, []).append(item)
+    worst = {seed: _worst(_groups(items, axis), axis) for seed, items in by.items()}
+    return {seed: group.asr.value for seed, group in worst.items() if group}

@@ -19,7 +19,7 @@ class Part:
 
     worst: Group
     loss: float
-    """Mean over the cells that count."""
+    """Mean over all cells, controls included."""
     oracle_loss: float | None
     """Mean over the cells that the oracle rule cleaned."""
     cleaned: int
@@ -89,15 +89,15 @@ def parts(row: Row, axis: Axis) -> dict[str, Part]:
         by.setdefault(group.where[at], []).append(group)
     pick = max if axis == "defense" else min
     return {
-        name: _part(groups, pick(groups, key=lambda group: group.asr.value))
+        name: _part(groups, pick(groups, key=lambda group: group.asr.value), row.losses[name])
         for name, groups in by.items()
     }
 
 
-def _part(groups: Sequence[Group], worst: Group) -> Part:
+def _part(groups: Sequence[Group], worst: Group, loss: float) -> Part:
     cells, cleaned = sum(g.asr.n for g in groups), sum(g.cleaned for g in groups)
     oracle = sum(g.oracle_loss.value * g.cleaned for g in groups if g.oracle_loss)
     return Part(
-        worst=worst, loss=sum(g.loss.value * g.loss.n for g in groups) / cells,
-        oracle_loss=oracle / cleaned if cleaned else None, cleaned=cleaned, cells=cells,
+        worst=worst, loss=loss, oracle_loss=oracle / cleaned if cleaned else None,
+        cleaned=cleaned, cells=cells,
     )

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from bdbench.cards import escape
 from bdbench.cards.escape import clean
 from bdbench.leaderboard.compare import Comparison
+from bdbench.leaderboard.fit import Fitted
 from bdbench.leaderboard.rank import AXES, Axis
 from bdbench.leaderboard.standing import Standing
 from bdbench.leaderboard.tables import (
     LEGEND,
     NOTHING,
+    UNTOLD,
     Table,
     declared,
     facts,
@@ -33,8 +35,14 @@ def terminal(standings: Sequence[Standing]) -> RenderableType:
     from rich.text import Text
 
     return Group(
-        *(part for standing in standings for part in _parts(standing)), Text(LEGEND, style="dim")
+        *(part for standing in standings for part in _parts(standing)),
+        *(Text(f"{term}: {text}", style="dim") for term, text in _legend(standings)),
     )
+
+
+def _legend(standings: Sequence[Standing]) -> Sequence[tuple[str, str]]:
+    """How a ranking is read, where there is one."""
+    return LEGEND if any(any(one.rows.values()) for one in standings) else ()
 
 
 def _parts(standing: Standing) -> Iterator[RenderableType]:
@@ -47,36 +55,17 @@ def _parts(standing: Standing) -> Iterator[RenderableType]:
         yield Text(NOTHING + "\n")
     for table in tables(standing):
         yield Text(clean(table.title), style="bold")
-        yield _rich(table)
-        yield Text(clean(table.note) + "\n" if table.note else "", style="dim")
-    if standing.board.track.statistic:
-        yield Text(clean(statistic(standing)) + "\n", style="dim")
-
-
-def _rich(table: Table) -> RenderableType:
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    shown = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for i, head in enumerate(table.head):
-        figures = i in table.right
-        shown.add_column(
-            Text(clean(head)), justify="right" if figures else "left",
-            overflow="fold", no_wrap=figures and len(table.head) < 8,
-        )
-    for row in table.rows:
-        # As Text: what a submission says must not reach the terminal as markup.
-        shown.add_row(*(Text(clean(cell)) for cell in row))
-    return shown
+        yield Fitted(table)
+        yield Text(clean(table.note) + "\n", style="dim")
+    if waiting := statistic(standing):
+        yield Text(clean(waiting) + "\n", style="dim")
 
 
 def statistic(standing: Standing) -> str:
-    """What the track declares, and how much of it has been run."""
+    """What the track declares and how much of it has been run, while any of it is missing."""
     asked = standing.board.track.statistic
-    if asked is None:
+    if asked is None or standing.finding:
         return ""
-    if standing.finding:
-        return declared(asked)
     cells = len(asked.cells(standing.board.track.recipe))
     return f"Declared statistic, {standing.evidence} of {cells} cells measured. {declared(asked)}"
 
@@ -88,33 +77,39 @@ def differences(name: str, axis: Axis, found: Comparison) -> RenderableType:
 
     others = [other for other in AXES if other != axis]
     rows = [
-        (*row.where, interval(row.asr), interval(row.loss), f"{row.p:.2g}",
-         "-" if row.images is None else f"{row.images:.2g}",
-         "" if row.apart else "not distinguishable")
+        (*row.where, interval(row.asr), interval(row.loss), _p(row.p),
+         "-" if row.images is None else _p(row.images), "" if row.apart else UNTOLD)
         for row in found.rows
     ]
     rows.append((
-        "all cells", "", interval(found.asr), interval(found.loss), f"{found.p:.2g}", "",
-        "" if found.apart else "not distinguishable",
+        "all", "", interval(found.asr), interval(found.loss), _p(found.p), "",
+        "" if found.apart else UNTOLD,
     ))
     table = Table(
         title=f"{name} minus {found.other}",
         head=(*others, "ASR [95 %]", "accuracy loss [95 %]", "p, seeds", "p, images", ""),
         right=frozenset({2, 3, 4, 5}), rows=tuple(rows),
-        note="Points of the blind selection, paired by seed. p, seeds: Student's paired test; over"
-        " all cells the sign-flip test. p, images: McNemar's test on the same triggered images,"
-        " where both methods' predictions are in the store. p are corrected by Holm.",
+        note=f"Points of the blind selection, paired by seed. {UNTOLD}: not distinguishable at 5 %"
+        " over the seeds. p, seeds: Student's paired test. p, images: McNemar's test on the same"
+        " triggered images, where both methods' predictions are in the store; it speaks of these"
+        " models, not of others with other seeds. Both are corrected by Holm for the rows; the row"
+        " `all` is one test of the seeds' means, not corrected.",
     )
     return Group(
-        Text(clean(table.title), style="bold"), _rich(table), Text(clean(table.note), style="dim")
+        Text(clean(table.title), style="bold"), Fitted(table), Text(clean(table.note), style="dim")
     )
+
+
+def _p(value: float) -> str:
+    return "<0.0001" if value < 1e-4 else f"{value:.2g}"
 
 
 def markdown(standing: Standing) -> str:
     """`README.md` of a track."""
     return _environment().get_template("board.md.j2").render(
         standing=standing, tables=list(tables(standing)), measured=any(standing.rows.values()),
-        facts=facts(standing), statistic=statistic(standing), nothing=NOTHING, legend=LEGEND,
+        facts=facts(standing), statistic=statistic(standing), nothing=NOTHING,
+        legend=_legend([standing]),
     )
 
 
@@ -125,7 +120,7 @@ def overview(standings: Sequence[Standing]) -> str:
             (standing, list(tables(standing, brief=True)), facts(standing))
             for standing in standings
         ],
-        nothing=NOTHING, legend=LEGEND,
+        nothing=NOTHING, legend=_legend(standings),
     )
 
 

@@ -24,6 +24,8 @@ from bdbench.registry.entry import Entry
 from bdbench.registry.plugin import plugin_entries
 from bdbench.schema import KINDS, Defaults, Kind, Recipe, Ref
 
+ALL = "all"
+"""What stands for every registered name."""
 MODEL_CONFIGS = Path(__file__).parent.parent / "model_configs"
 """Architectures of ours, in open_clip's form."""
 
@@ -96,12 +98,17 @@ class Registry:
     def __init__(self, plugins: Iterable[Path] = (), root: Path | None = None) -> None:
         """`root`: another `registry` folder than the shipped one."""
         self._root = root or share_dir("registry")
-        self._plugins = tuple(plugins)
+        self._plugins = tuple({path.absolute(): path for path in plugins}.values())
 
     @cached_property
     def _entries(self) -> dict[tuple[Kind, str], Entry]:
         entries: dict[tuple[Kind, str], Entry] = {}
         for entry in [*self._from_toml(), *self._from_packages(), *self._from_plugins()]:
+            if entry.name == ALL:
+                raise BdbenchError(
+                    f"{entry.kind} `{ALL}` ({entry.origin}): the name stands for every method",
+                    "choose another name",
+                )
             other = entries.setdefault((entry.kind, entry.name), entry)
             if other is not entry:
                 raise BdbenchError(

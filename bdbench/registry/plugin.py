@@ -7,6 +7,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from bdbench.api import Component, Tag
@@ -19,7 +20,7 @@ from bdbench.schema import KINDS
 def plugin_entries(path: Path) -> Iterator[Entry]:
     """The tagged classes of a file the user named; the file is executed."""
     if not path.is_file():
-        raise BdbenchError(f"there is no plugin file `{path}`", "check the path after `--plugin`")
+        raise BdbenchError(f"there is no plugin file `{path}`", "name a file that exists")
     source = file_digest(path)
     name = f"bdbench_plugin_{source[:16]}"
     module = sys.modules.get(name)
@@ -29,12 +30,18 @@ def plugin_entries(path: Path) -> Iterator[Entry]:
             raise BdbenchError(f"plugin `{path}` is not a Python file", "its name must end in .py")
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
         try:
-            spec.loader.exec_module(module)
-        except (Exception, SystemExit) as error:
+            # What a plugin prints is talk: standard output is for results.
+            with redirect_stdout(sys.stderr):
+                spec.loader.exec_module(module)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             del sys.modules[name]
+            hint = f"`{shlex.join(['python', str(path)])}` shows the whole traceback"
+            if isinstance(error, ModuleNotFoundError):
+                hint = "a plugin is one file, or an installed package with entry points; " + hint
             raise BdbenchError(
-                f"plugin `{path}`, line {_line(error, path)}: {type(error).__name__}: {error}",
-                f"`{shlex.join(['python', str(path)])}` shows the whole traceback",
+                f"plugin `{path}`, line {_line(error, path)}: {type(error).__name__}: {error}", hint
             ) from error
     tagged = [
         cls for cls in vars(module).values()

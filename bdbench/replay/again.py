@@ -12,34 +12,36 @@ from pathlib import Path
 
 from bdbench.errors import BdbenchError
 from bdbench.hashing import KEY_DIGITS
-from bdbench.plan import STAGES, Plan
+from bdbench.plan import Plan
 from bdbench.registry import Registry
 from bdbench.schema import Card
 from bdbench.store import Store, disk_errors
 from bdbench.verify.case import Case, product, runs_of, where
 
 Runner = Callable[[Plan, Store, Sequence[Path]], None]
-Run = tuple[Card, int]
-"""A cell and the position of one run in its sweep."""
 _KEY = re.compile(rf"[0-9a-f]{{{KEY_DIGITS}}}")
 
 
 def choose(
-    case: Case, every: Sequence[Run], n: int, seed: int, store: Store, plugins: Sequence[Path],
-    needed: Sequence[str] | None,
-) -> list[Run]:
-    """n of the runs whose stages `needed` (None: all) are in the store with the cards' bytes."""
-    n = min(n, len(every))
+    case: Case, cells: Sequence[Card], n: int, seed: int, store: Store, plugins: Sequence[Path],
+    needed: Sequence[str],
+) -> list[Card]:
+    """n of the cells, whatever the store holds: what is drawn is no choice of whoever filled it.
+
+    BdbenchError unless the stages `needed` of all that are drawn are here with the cards' bytes.
+    """
+    chosen = random.Random(seed).sample(cells, min(n, len(cells)))
     with disk_errors(store.root):
-        reasons = {id(card): _absent(card, store, needed) for card in case.cards}
-    usable = [item for item in every if reasons[id(item[0])] is None]
-    if len(usable) < n:
-        card = next(card for card, _ in every if reasons[id(card)] is not None)
+        lacking = [(card, why) for card in chosen if (why := _absent(card, store, needed))]
+    if lacking:
+        card, why = lacking[0]
         raise BdbenchError(
-            f"`{n}` are to be run again, and `{len(usable)}` of `{len(every)}` can be:"
-            f" {where(card.cell)}: {reasons[id(card)]}", run_command(case, plugins),
+            f"`{len(lacking)}` of the `{len(chosen)}` cells drawn with seed `{seed}` cannot be run"
+            f" again from here: {where(card.cell)}: {why}",
+            f"{run_command(case, plugins)} makes what is missing; what has other bytes comes with"
+            " the authors' store, in BDBENCH_HOME",
         )
-    return random.Random(seed).sample(usable, n)
+    return chosen
 
 
 def run_command(case: Case, plugins: Sequence[Path]) -> str:
@@ -57,16 +59,16 @@ def run_command(case: Case, plugins: Sequence[Path]) -> str:
 
 @contextmanager
 def again(
-    case: Case, chosen: Iterable[tuple[Card, int | None]], store: Store, fresh: Sequence[str],
+    case: Case, chosen: Iterable[Card], store: Store, fresh: Sequence[str],
     plugins: Sequence[Path], run: Runner,
 ) -> Iterator[tuple[Store, list[str]]]:
     """A store for a moment, with links to all but the stages `fresh`, which it computes.
 
-    Yields it with the keys of the new cards; each is of the whole cell, or of one run of it.
+    Yields it with the keys of the new cards.
     """
     todo, keys = Plan(), []
-    for card, number in chosen:
-        part, key = case.rebuild(card, number)
+    for card in chosen:
+        part, key = case.rebuild(card)
         todo.nodes |= part.nodes
         todo.stages |= part.stages
         keys.append(key)
@@ -107,13 +109,13 @@ def same_method(case: Case, plugins: Sequence[Path]) -> None:
         )
 
 
-def _absent(card: Card, store: Store, needed: Sequence[str] | None) -> str | None:
+def _absent(card: Card, store: Store, needed: Sequence[str]) -> str | None:
     """Why a card's artifacts cannot be used from here; None if they can."""
     for stage in card.provenance.stages:
-        if needed is not None and stage.stage not in needed:
+        if stage.stage not in needed:
             continue
         # A hostile key would be a path.
-        if stage.stage not in STAGES or not _KEY.fullmatch(stage.key):
+        if not _KEY.fullmatch(stage.key):
             return f"`{stage.stage}/{stage.key}` is no artifact"
         artifact = store.find(stage.stage, stage.key)
         if artifact is None:

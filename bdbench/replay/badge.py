@@ -29,7 +29,8 @@ def badge(case: Case, done: Replay, by: str, out: Path | None = None) -> Path:
     try:
         found = Verification(
             submission_sha256=case.sha256, level=done.level, by=by, on=date.today(),
-            cells=len(done.cards), largest_difference=done.largest,
+            cells=len(done.cards), seed=done.seed, identical=done.identical,
+            largest_difference=done.largest,
         )
     except ValidationError as error:
         raise BdbenchError(describe(error, "badge"), "--badge 'A. Name'") from error

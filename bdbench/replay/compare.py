@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isclose
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from bdbench.schema import Card, Point, Score
+from bdbench.schema import Card, Level, Point, Score
 from bdbench.store import Store
 from bdbench.verify import Check
-from bdbench.verify.case import stages
+from bdbench.verify.case import stages, where
 from bdbench.verify.twin import WEIGHTS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Level = Literal["replayed", "reproduced"]
-_HEADLINE = ("clean_top1", "asr_top1")
 _ROUNDING = 1e-9
 
 
@@ -26,9 +24,13 @@ class Replay:
     """What was run again and how far it is from the submission."""
 
     level: Level
+    seed: int
+    """Of the draw."""
     cards: tuple[Card, ...]
     """Of the cells that were run again."""
     checks: tuple[Check, ...]
+    identical: bool
+    """Whether all predictions (replayed) or all models (reproduced) are the submitted ones."""
     largest: float
     """Between a submitted rate and the one found."""
 
@@ -82,15 +84,17 @@ def rows(store: Store, place: Store, cards: Iterable[Card]) -> tuple[int, int]:
     return turned, of
 
 
-def same_bytes(card: Card, run: int, place: Store, key: str) -> list[bool]:
-    """For each model that a run of the defense changed, whether its bytes are the card's."""
-    made = place.open("card", key).manifest.inputs["defend0"]
-    new, old = place.open("defend", made).manifest.files, stages(card, "defend")[run].files
-    untouched = stages(card, "pretrain")[0].files.get(WEIGHTS)
-    return [
-        new.get(file) == old.get(file) for file in sorted(new.keys() | old)
-        if file.startswith("step-") and not new.get(file) == old.get(file) == untouched
-    ]
+def same_bytes(card: Card, place: Store, key: str) -> list[bool]:
+    """For each model that the defense changed, whether its bytes are the card's."""
+    inputs = place.open("card", key).manifest.inputs
+    untouched, alike = stages(card, "pretrain")[0].files.get(WEIGHTS), []
+    for i, stage in enumerate(stages(card, "defend")):
+        new, old = place.open("defend", inputs[f"defend{i}"]).manifest.files, stage.files
+        alike += [
+            new.get(file) == old.get(file) for file in sorted(new.keys() | old)
+            if file.startswith("step-") and not new.get(file) == old.get(file) == untouched
+        ]
+    return alike
 
 
 def bytes_check(alike: Sequence[bool]) -> Check:
@@ -109,31 +113,56 @@ def bytes_check(alike: Sequence[bool]) -> Check:
     return Check("bytes", claim, "warning", text)
 
 
-def distance(a: Point, b: Point) -> float:
-    """The largest difference of a rate between two models."""
-    pairs = [(a.scores[name], b.scores[name]) for name in a.scores.keys() & b.scores.keys()]
-    rates = [(x, y) for x, y in [*pairs, (a.validation, b.validation)] if x.k is not None]
-    return max(abs(x.value - y.value) for x, y in rates)
+def distances(a: Point, b: Point) -> dict[str, float]:
+    """By name, how far each rate of two models is apart: 0 only where the counts agree."""
+    pairs = {name: (a.scores[name], b.scores[name]) for name in a.scores.keys() & b.scores.keys()}
+    pairs["validation"] = a.validation, b.validation
+    return {
+        name: abs(x.k / x.n - y.k / y.n) for name, (x, y) in pairs.items()
+        if x.k is not None and y.k is not None
+    }
 
 
 def largest(card: Card, new: Card) -> float:
     """The largest difference of a rate between two trajectories; 1 if they cannot be compared."""
     if len(card.trajectory) != len(new.trajectory):
         return 1.0
-    return max(map(distance, card.trajectory, new.trajectory))
+    pairs = zip(card.trajectory, new.trajectory, strict=True)
+    return max(max(distances(a, b).values()) for a, b in pairs)
 
 
-def meet(a: Point, b: Point) -> bool:
-    """Whether the intervals of clean accuracy and of ASR overlap."""
-    return all(
-        a.scores[name].low <= b.scores[name].high and b.scores[name].low <= a.scores[name].high
-        for name in _HEADLINE
+def apart(card: Card, new: Card, bound: float) -> Iterator[str]:
+    """The models of which a rate differs by more than `bound`."""
+    if len(card.trajectory) != len(new.trajectory):
+        yield f"{where(card.cell)}: {len(new.trajectory)} models, not {len(card.trajectory)}"
+        return
+    for i, (a, b) in enumerate(zip(card.trajectory, new.trajectory, strict=True)):
+        found = distances(a, b)
+        name = max(found, key=lambda name: found[name])
+        if found[name] > bound:
+            x, y = (point.scores.get(name, point.validation) for point in (a, b))
+            yield (
+                f"{where(card.cell)}, model {i}: `{name}` is `{x.value:.3f}`, and found"
+                f" `{y.value:.3f}`"
+            )
+
+
+def picks_check(pairs: Sequence[tuple[Card, Card]]) -> Check:
+    """Whether the rules pick the same models; where figures differ, they need not."""
+    other = [
+        f"{where(card.cell)}: `{rule}` picks model `{new}`, and submitted is `{old}`"
+        for card, found in pairs
+        for (rule, old), (_, new) in zip(
+            _picks(card), _picks(found), strict=True
+        ) if old != new
+    ]
+    more = f" (and {len(other) - 1} more)" if len(other) > 1 else ""
+    return Check(
+        "selections", "the rules pick the submitted models", "warning" if other else "yes",
+        f"{other[0]}{more}" if other else "",
     )
 
 
-def figures(a: Point, b: Point) -> str:
-    """Clean accuracy and ASR, submitted and found."""
-    return ", ".join(
-        f"`{name}` is `{a.scores[name].value:.3f}`, and found `{b.scores[name].value:.3f}`"
-        for name in _HEADLINE
-    )
+def _picks(card: Card) -> list[tuple[str, int | None]]:
+    picked = card.selections
+    return [("blind", picked.blind), ("last", picked.last), *sorted(picked.oracle.items())]

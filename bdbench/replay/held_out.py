@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import cast
 
 from bdbench.api import Dataset
@@ -16,7 +18,10 @@ from bdbench.registry import Registry
 from bdbench.replay.again import Runner, same_method
 from bdbench.schema import Card, Cell
 from bdbench.store import Store
-from bdbench.verify import Case
+from bdbench.verify import Case, Check
+
+LEAST_SPREAD = 0.01
+"""Standard deviation between seeds below which three of them are no evidence."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +41,35 @@ class HeldOut:
         return blind_asr(self.card)
 
     @property
-    def spread(self) -> tuple[float, float]:
-        """The lowest and the highest of the submitted seeds."""
-        found = [blind_asr(card) for card in self.submitted]
-        return min(found), max(found)
+    def bound(self) -> float | None:
+        """What the ASR of a further seed stays below with 95 % probability; None if unknown.
+
+        Student's one-sided prediction bound, mean + t s sqrt(1 + 1/n), over the n submitted seeds
+        whose attack worked, with a spread s of at least one point.
+        """
+        from scipy.stats import t
+
+        found = [blind_asr(card) for card in self.submitted if card.verdict.status == "ok"]
+        n = len(found)
+        if n < 2:
+            return None
+        spread = max(stdev(found), LEAST_SPREAD)
+        return min(1.0, fmean(found) + float(t.ppf(0.95, n - 1)) * spread * sqrt(1 + 1 / n))
 
     @property
-    def within(self) -> bool:
-        """Whether the fresh figure lies between the submitted ones."""
-        low, high = self.spread
-        return low <= self.asr <= high
+    def check(self) -> Check:
+        """Whether the fresh cell is as the submitted ones foretell."""
+        claim = "a fresh seed and target leave no more ASR than the submitted seeds foretell"
+        cell, bound = self.card.cell, self.bound
+        at = f"`{cell.attack} / {cell.objective}`, seed `{cell.seed}`, target `{self.target}`"
+        if self.none.verdict.status != "ok":
+            text = f"{at}: the undefended attack failed, {self.none.verdict.reason}"
+            return Check("held-out", claim, "warning", text)
+        if bound is None:
+            text = f"{at}: ASR `{self.asr:.3f}`; fewer than two submitted seeds foretell nothing"
+            return Check("held-out", claim, "warning", text)
+        text = f"{at}: ASR `{self.asr:.3f}`, and at most `{bound:.3f}` is foretold"
+        return Check("held-out", claim, "yes" if self.asr <= bound else "no", text)
 
 
 def blind_asr(card: Card) -> float:

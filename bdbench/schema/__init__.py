@@ -25,8 +25,10 @@ from bdbench.schema.recipe import (
 )
 from bdbench.schema.refs import KINDS, Cell, Kind, Ref, Strict, Training
 from bdbench.schema.track import (
+    LARGEST_DIFFERENCE,
     SUBMITTABLE,
     Cleaned,
+    Level,
     Reported,
     ReportedRow,
     Statistic,
@@ -36,8 +38,9 @@ from bdbench.schema.track import (
 )
 
 __all__ = [
-    "CARD_VERSION", "KINDS", "SUBMITTABLE", "Augment", "Card", "Cell", "CleanBudget", "Cleaned",
-    "Cost", "Defaults", "Gate", "Kind", "Model", "Point", "Poison", "Provenance", "Recipe", "Ref",
-    "Reported", "ReportedRow", "Score", "Selection", "Selections", "Stage", "Statistic", "Status",
-    "Strict", "Submission", "Threads", "Track", "Training", "Verdict", "Verification",
+    "CARD_VERSION", "KINDS", "LARGEST_DIFFERENCE", "SUBMITTABLE", "Augment", "Card", "Cell",
+    "CleanBudget", "Cleaned", "Cost", "Defaults", "Gate", "Kind", "Level", "Model", "Point",
+    "Poison", "Provenance", "Recipe", "Ref", "Reported", "ReportedRow", "Score", "Selection",
+    "Selections", "Stage", "Statistic", "Status", "Strict", "Submission", "Threads", "Track",
+    "Training", "Verdict", "Verification",
 ]

@@ -20,6 +20,16 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 Line = Annotated[str, Field(max_length=300, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Url = Annotated[str, Field(max_length=300, pattern=r"^(https://[^\s<>\"'`\\]+)?$")]
 Rate = Annotated[float, Field(ge=0, le=1)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+Level = Literal["replayed", "reproduced"]
+"""Evaluation re-run from the hashed checkpoints, or the defense re-run."""
+LARGEST_DIFFERENCE: dict[Level, float] = {"replayed": 0.005, "reproduced": 0.1}
+"""Of a rate, between a submission and what another machine finds.
+
+The same model turns a few answers that were close; a training that rounds differently ends
+elsewhere, about as far as another order of the pairs would take it.
+"""
 
 
 class Statistic(Strict):
@@ -66,6 +76,10 @@ class Track(Strict):
     """A cell counts if its undefended attack reaches this."""
     accuracy_loss: Rate = 0.05
     """A defense is ranked if the mean loss of clean accuracy over its cells is at most this."""
+    max_poison_rate: Rate = 1.0
+    """An attack may poison at most this share of the training pairs."""
+    reference: Sha256 | None = None
+    """Of `submissions/none.json`, the undefended models that every entry starts from."""
     statistic: Statistic | None = None
 
     @model_validator(mode="after")
@@ -119,15 +133,28 @@ class Submission(Strict):
 class Verification(Strict):
     """What a maintainer found: `verified/<name>.json`. Any edit of the submission drops it."""
 
-    submission_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    level: Literal["replayed", "reproduced"]
-    """Evaluation re-run from the hashed checkpoints, or the defense re-run."""
+    submission_sha256: Sha256
+    level: Level
     by: Line
     on: date
     cells: int = Field(ge=1)
     """Cells that were run again."""
+    seed: int = Field(ge=0)
+    """Of their draw from all cells of the submission."""
+    identical: bool
+    """Whether all predictions (replayed) or all models (reproduced) are the submitted ones."""
     largest_difference: Rate
     """Between a submitted rate and the one found, over those cells."""
+
+    @model_validator(mode="after")
+    def _close(self) -> Verification:
+        allowed = 0.0 if self.identical else LARGEST_DIFFERENCE[self.level]
+        if self.largest_difference > allowed:
+            raise ValueError(
+                f"a difference of {self.largest_difference:g} is more than the {allowed:g} of an"
+                f" {'identical' if self.identical else 'equivalent'} result"
+            )
+        return self
 
 
 class Cleaned(Strict):

@@ -10,12 +10,13 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from bdbench.errors import BdbenchError
-from bdbench.leaderboard.folder import LARGEST, load_track, read_submission
+from bdbench.leaderboard.folder import LARGEST, load_track, runs_here
 from bdbench.registry import Registry, share_dir
-from bdbench.schema import Card, Submission
+from bdbench.schema import Submission
 from bdbench.verify import cells, figures, twin
 from bdbench.verify.case import Case, Check, Outcome, Rule, Said, no
 
+_WRITES = "bdbench submit NAME --track TRACK --author 'A. Name' writes one"
 _SHOWN = 5
 """Mistakes of the form that are told."""
 _LONGEST = 400
@@ -41,8 +42,10 @@ _FIGURES: dict[str, tuple[str, Rule]] = {
     "poisoned": ("target and poison rate are the track's", figures.poisoned),
     "selections": ("the rules pick the models that they are said to pick", figures.selections),
     "verdict": ("the verdicts follow from the figures", figures.judged),
-    "poison": ("the poison is that of the track's `none` submission", twin.poison),
-    "twin": ("the undefended models are those of the `none` submission", twin.undefended),
+    "reference": ("the track's undefended models are those that it pins", twin.reference),
+    "data": ("the data are those of the reference", twin.data),
+    "poison": ("the poison is that of the reference", twin.poison),
+    "twin": ("the undefended models are those of the reference", twin.undefended),
     "start": ("the same undefended model has the same figures", twin.start),
 }
 
@@ -82,13 +85,17 @@ def verify(path: Path, *, root: Path | None = None, registry: Registry | None = 
     root, registry = root or share_dir("leaderboards"), registry or Registry()
     try:
         track = load_track(submission.track, root)
+        if not runs_here(track):
+            raise BdbenchError(
+                f"this version of bdbench cannot run the track `{submission.track}` yet: it has no"
+                f" recipe `{track.recipe}`", "pip install --upgrade bdbench",
+            )
     except BdbenchError as error:
         text = f"{error.message}. {error.hint}"
         return Report(path, (*checks, Check("track", _CELLS["track"][0], "no", text)))
     case = Case(
         path=path, sha256=hashlib.sha256(data).hexdigest(), submission=submission, track=track,
         recipe=registry.recipe(track.recipe), registry=registry, root=root,
-        reference=_reference(root, submission, path),
     )
     checks += [_check(case, name, *rule) for name, rule in _CELLS.items()]
     if checks[-1].outcome != "no":
@@ -118,9 +125,8 @@ def _safely(rule: Rule, case: Case) -> Iterator[Said]:
 def _read(path: Path) -> bytes | None:
     """The file; None when it is too large."""
     if path.is_symlink() or not path.is_file():
-        raise BdbenchError(
-            f"`{path}` is not a plain file", "bdbench submit NAME --track TRACK writes one"
-        )
+        there = "is not a plain file" if path.exists() else "does not exist"
+        raise BdbenchError(f"`{path}` {there}", _WRITES)
     if path.stat().st_size > LARGEST:
         return None
     try:
@@ -129,7 +135,7 @@ def _read(path: Path) -> bytes | None:
         raise BdbenchError(f"`{path}` cannot be read: {error.strerror}") from error
     if data.lstrip()[:1] != b"{":
         raise BdbenchError(
-            f"`{path}` is not a JSON object", "bdbench submit NAME --track TRACK writes one"
+            f"`{path}` is not a JSON object", _WRITES
         )
     return data
 
@@ -143,15 +149,6 @@ def _form(error: ValidationError) -> str:
     ]
     more = [f"and {len(mistakes) - _SHOWN} more"] * (len(mistakes) > _SHOWN)
     return "; ".join(shown + more)
-
-
-def _reference(root: Path, submission: Submission, path: Path) -> tuple[Card, ...]:
-    """The cards of the track's undefended models, unless these are what is checked."""
-    committed = root / submission.track / "submissions" / "none.json"
-    if not committed.is_file() or committed.resolve() == path.resolve():
-        return ()
-    found = read_submission(committed)
-    return found.cards if found.kind == "defense" else ()
 
 
 def _short(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import Literal, NamedTuple, cast
 
 from bdbench.api import Dataset
 from bdbench.errors import BdbenchError
+from bdbench.leaderboard.folder import read_submission
 from bdbench.plan import Plan, Resolved, add_cell
 from bdbench.registry import Registry
 from bdbench.schema import Card, Cell, Kind, Recipe, Ref, Stage, Submission, Track
@@ -69,8 +71,6 @@ class Case:
     registry: Registry
     root: Path
     """The folder `leaderboards`."""
-    reference: tuple[Card, ...]
-    """The track's committed submission of the defense `none`; empty where there is none."""
 
     @cached_property
     def evidence(self) -> bool:
@@ -79,6 +79,34 @@ class Case:
         return declared is not None and all(
             card.cell.seed in declared.seeds for card in self.submission.cards
         )
+
+    @cached_property
+    def undefended(self) -> bool:
+        """Whether these are the track's undefended models, which all others are compared with."""
+        sub = self.submission
+        return (sub.kind, sub.name) == ("defense", "none") and not self.evidence
+
+    @cached_property
+    def reference(self) -> tuple[Card, ...]:
+        """The cards that these must agree with on data, poison and undefended models.
+
+        Those of the track's `none` submission, then, of a submitted attack or objective, its own
+        without a defense. The statistic has seeds of its own: there, those of the other method.
+        """
+        sub, folder = self.submission, self.root / self.submission.track
+        if self.undefended:
+            return ()
+        paths = [folder / "submissions" / "none.json"]
+        if self.evidence:
+            paths = [
+                path for path in sorted((folder / "evidence").glob("*.json"))
+                if path.stem != sub.name
+            ]
+        found = [read_submission(path) for path in paths if path.is_file()]
+        cards = [card for other in found if other.kind == "defense" for card in other.cards]
+        if sub.kind != "defense":
+            cards += [card for card in self.cards if card.cell.defense == "none"]
+        return tuple(cards)
 
     @cached_property
     def wanted(self) -> tuple[Cell, ...]:
@@ -118,14 +146,24 @@ class Case:
         return kind == self.submission.kind and not self.built_in
 
     def sweep(self, card: Card) -> Sweep:
-        """The declared sweep of a card's defense; a submitted one's, as its trajectory shows it."""
+        """The declared sweep of a card's defense; a submitted one's, as its trajectory shows it.
+
+        BdbenchError where the runs are no product: one that a file names could be endless.
+        """
         if not self.submitted("defense"):
             return self.shipped("defense", card.cell.defense)[1]
         defaults = self.recipe.defenses.get(card.cell.defense)
-        return swept(card) | (dict(defaults.sweep) if defaults else {})
+        sweep = swept(card) | (dict(defaults.sweep) if defaults else {})
+        runs, full = len(runs_of(card)), math.prod(map(len, sweep.values()))
+        if runs != full:
+            raise BdbenchError(
+                f"{where(card.cell)}: {several(runs, 'run')}, and all combinations of the swept"
+                f" parameters `{', '.join(sweep)}` are {full:,}"
+            )
+        return sweep
 
-    def rebuild(self, card: Card, run: int | None = None) -> tuple[Plan, str]:
-        """The stages of a cell, or of one run of its sweep alone, and the key of its card.
+    def rebuild(self, card: Card) -> tuple[Plan, str]:
+        """The stages of a cell, and the key of its card.
 
         The submitted component is the card's own; everything else is the track's.
         """
@@ -133,11 +171,9 @@ class Case:
             return card.components[kind] if self.submitted(kind) else self.shipped(kind, name)[0]
 
         dataset, _ = self.shipped("dataset", self.recipe.dataset)
-        cell, result, sweep = card.cell, Plan(), self.sweep(card)
-        if run is not None:
-            sweep = {field: [value] for field, value in product(sweep)[run].items()}
+        cell, result = card.cell, Plan()
         found = Resolved(
-            recipe=self.recipe, dataset=dataset, metrics=card.metrics, sweep=sweep,
+            recipe=self.recipe, dataset=dataset, metrics=card.metrics, sweep=self.sweep(card),
             attack=find("attack", cell.attack), objective=find("objective", cell.objective),
             defense=find("defense", cell.defense),
             seeded=cast(Dataset, self.registry.build("dataset", dataset.identity())).seeded,

@@ -21,7 +21,6 @@ from bdbench.verify.case import (
     runs_of,
     several,
     stages,
-    swept,
     where,
 )
 
@@ -35,6 +34,7 @@ FILES = {
 """Files that a stage has at least."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FILE = re.compile(r"[a-z0-9][\w.-]{0,80}")
+_COMMIT = re.compile(r"[0-9a-f]{40}(\+dirty)?")
 _STEP = re.compile(r"step-(\d{4,})\.safetensors")
 
 
@@ -73,7 +73,10 @@ def name(case: Case) -> Iterator[Said]:
                 )
                 break
     other = case.root / sub.track / "submissions" / f"{sub.name}.json"
-    if case.evidence or not other.is_file() or other.resolve() == case.path.resolve():
+    if case.evidence or not other.is_file():
+        return
+    if other.resolve() == case.path.resolve():
+        yield note(f"it is in place already: `git log -p {other}` tells whose it was before")
         return
     try:
         committed = read_submission(other)
@@ -91,7 +94,7 @@ def name(case: Case) -> Iterator[Said]:
 
 def method(case: Case) -> Iterator[Said]:
     """One setting for all cells."""
-    kind, first = case.submission.kind, None
+    kind, first, steps = case.submission.kind, None, None
     for card in case.cards:
         ref = card.components.get(kind)
         if ref is None:
@@ -103,8 +106,16 @@ def method(case: Case) -> Iterator[Said]:
             yield no(f"{where(card.cell)}: `{kind}` {_differs(ref, first[0])}")
         if sweep != first[1]:
             yield no(f"{where(card.cell)}: its sweep is `{sweep}`, elsewhere `{first[1]}`")
-    if first and first[0].source is None and not case.built_in:
-        yield doubt(f"`{first[0].use}` is of an installed package: no hash pins its code")
+        if kind == "defense":
+            own = [(point.order, point.step) for point in card.trajectory[1:]]
+            steps = steps or own
+            if own != steps:
+                yield doubt(
+                    f"{where(card.cell)}: its runs end after other epochs than in other cells; what"
+                    " decides that must not see the attack"
+                )
+    if first and not case.built_in and not _SHA256.fullmatch(first[0].source or ""):
+        yield doubt(f"`{first[0].use}` has the source `{first[0].source}`: no hash pins its code")
 
 
 def recipe(case: Case) -> Iterator[Said]:
@@ -191,8 +202,7 @@ def runs(case: Case) -> Iterator[Said]:
         at, start = where(card.cell), card.trajectory[0]
         if (start.sweep, start.order, start.step) != ({}, 0, 0):
             yield no(f"{at}: the trajectory does not begin with the starting model")
-        sweep = case.sweep(card) if "defense" in card.components else swept(card)
-        expected = product(sweep)
+        expected = product(case.sweep(card))
         if runs_of(card) != expected:
             yield no(f"{at}: the runs are `{runs_of(card)}`, and declared are `{expected}`")
             continue
@@ -220,6 +230,12 @@ def _epochs(case: Case, card: Card, expected: list[dict[str, float]]) -> Iterato
 
 def code(case: Case) -> Iterator[Said]:
     """The state of the checkout that made the cards."""
+    unknown = [card for card in case.cards if not _COMMIT.fullmatch(card.provenance.git or "")]
+    if unknown:
+        yield doubt(
+            f"{several(len(unknown), 'card')} of the commit `{unknown[0].provenance.git}`: only a"
+            " checkout tells which code ran"
+        )
     dirty = [card for card in case.cards if "+dirty" in (card.provenance.git or "")]
     if dirty:
         yield doubt(f"{several(len(dirty), 'card')} of a checkout with uncommitted changes")

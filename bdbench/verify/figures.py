@@ -14,6 +14,9 @@ from bdbench.verify.case import Case, Said, doubt, no, note, several, where
 
 DIFFERENCES = ("lift",)
 """Metrics that are no share of images."""
+REQUIRED = (*NEEDED, "clean_top5", "asr_all", "base_rate", "triggered_top1")
+"""Metrics that are held against each other here. One that bdbench gains later is not among them:
+cards that were made before it would be turned down."""
 OTHERS = ("asr_top1", "base_rate", "lift")
 """Metrics that leave the target's own images out."""
 _ROUNDING = 1e-9
@@ -28,7 +31,7 @@ def sound(case: Case) -> Iterator[Said]:
         measured = {ref.name for ref in card.metrics}
         if not card.trajectory:
             yield no(f"{at}: the trajectory is empty")
-        if lacking := sorted(set(NEEDED) - measured):
+        if lacking := sorted(set(REQUIRED) - measured):
             yield no(f"{at}: it has no `{'`, `'.join(lacking)}`")
         for i, point in enumerate(card.trajectory):
             if set(point.scores) != measured:
@@ -75,7 +78,7 @@ def rates(case: Case) -> Iterator[Said]:
 def lift(case: Case) -> Iterator[Said]:
     """The difference of two rates."""
     for at, point, name, score in _scores(case):
-        if name not in DIFFERENCES or "base_rate" not in point.scores:
+        if name not in DIFFERENCES:
             continue
         own = point.scores["asr_top1"].value - point.scores["base_rate"].value
         if score.k is not None:
@@ -97,7 +100,7 @@ def counts(case: Case) -> Iterator[Said]:
             if split in dataset.params and size != dataset.params[split]:
                 yield no(f"{at}: `{split}` has `{size:g}` rows, not `{dataset.params[split]}`")
         if seed in known and not _alike(card.data, known[seed].data):
-            yield no(f"{at}: its data are not those of the track's `none` submission")
+            yield no(f"{at}: its data are not those of the reference")
         test, held_out = card.data.get("test"), card.data.get("validation")
         if test is None or held_out is None:
             yield no(f"{at}: it does not tell the sizes of its splits")
@@ -122,18 +125,23 @@ def _counted(point: Point, test: int, held_out: int, others: int) -> Iterator[st
         expected = others if name in OTHERS else test
         if score.n != expected:
             yield f"`{name}` is of `{score.n}` images, not of `{expected}`"
-    k = {name: score.k for name, score in point.scores.items() if score.k is not None}
-    if not k.get("clean_top1", 0) <= k.get("clean_top5", test):
+    k = {name: score.k or 0 for name, score in point.scores.items()}
+    if k["clean_top1"] > k["clean_top5"]:
         yield "`clean_top1` is above `clean_top5`"
-    on_target = k.get("asr_all", 0) - k.get("asr_top1", 0)
-    if "asr_all" in k and not 0 <= on_target <= test - others:
+    on_target = k["asr_all"] - k["asr_top1"]
+    if not 0 <= on_target <= test - others:
         yield "`asr_all` and `asr_top1` cannot be of the same images"
-    if k.get("asr_top1", 0) + k.get("triggered_top1", 0) > test:
-        yield "`asr_top1` and `triggered_top1` count an image twice"
+    elif on_target > k["triggered_top1"]:
+        yield "`triggered_top1` leaves images of the target out that `asr_all` counts"
+    # An image that is taken for the target and is not of it is a wrong answer.
+    for target, right in (("asr_top1", "triggered_top1"), ("base_rate", "clean_top1")):
+        if k[target] + k[right] > test:
+            yield f"`{target}` and `{right}` count an image twice"
 
 
 def poisoned(case: Case) -> Iterator[Said]:
     """What was done to the pairs."""
+    known = {(c.cell.attack, c.cell.seed): c.poison for c in reversed(case.reference)}
     for card in case.cards:
         at, poison = where(card.cell), card.poison
         if poison.target != case.recipe.target:
@@ -142,15 +150,21 @@ def poisoned(case: Case) -> Iterator[Said]:
         share = attack.params.get("rate") if attack else None
         if isinstance(share, int | float) and poison.requested != round(share * poison.pairs):
             yield no(f"{at}: `{poison.requested}` poisoned pairs are asked for, at rate `{share}`")
+        most = round(case.track.max_poison_rate * poison.pairs)
+        if poison.requested > most:
+            yield no(
+                f"{at}: `{poison.requested}` pairs are to be poisoned, and the track allows"
+                f" `{most}`, at rate `{case.track.max_poison_rate:g}`"
+            )
         if not 0 <= poison.poisoned <= poison.requested:
             yield no(f"{at}: `{poison.poisoned}` of `{poison.requested}` pairs are poisoned")
         if poison.pairs != card.data.get("train"):
             yield no(f"{at}: `{poison.pairs}` pairs, and a training split of another size")
-        for other in case.reference:
-            if (other.cell.attack, other.cell.seed) == (card.cell.attack, card.cell.seed):
-                if poison != other.poison:
-                    yield no(f"{at}: the counts are not those of the track's `none` submission")
-                break
+        other = known.get((card.cell.attack, card.cell.seed))
+        if other is None and poison.poisoned != poison.requested:
+            yield doubt(f"{at}: `{poison.poisoned}` of `{poison.requested}` pairs are poisoned")
+        elif other is not None and poison != other:
+            yield no(f"{at}: the counts are not those of the reference")
 
 
 def selections(case: Case) -> Iterator[Said]:

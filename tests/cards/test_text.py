@@ -128,6 +128,19 @@ def test_terminal_fits_eighty_columns_and_shows_all_selections(card):
     assert rows["oracle 5 %"][-7:] == ["70.8", "3.8", "[3.0,", "4.7]", "1.5", "+2.3", "68.1"]
 
 
+def test_terminal_shows_metrics_of_packages_and_plugins(card):
+    own = Ref(kind="metric", name="mine", use="mine.py:Mine", source="0" * 64)
+    score = card.trajectory[0].scores["asr_top1"]
+    points = tuple(
+        point.model_copy(update={"scores": point.scores | {"mine": score}})
+        for point in card.trajectory
+    )
+    changed = card.model_copy(update={"metrics": (*card.metrics, own), "trajectory": points})
+    line = f"mine: undefended {figure(score, interval=True)}, blind {figure(score, interval=True)}"
+    assert line in terminal(changed)
+    assert "mine:" not in terminal(card)
+
+
 def test_terminal_ends_with_what_needs_no_shape(make):
     oracle, chance = {"shape_blind_oracle": 0.515}, {"chance": 1 / 32}
     told = {

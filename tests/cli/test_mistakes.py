@@ -12,6 +12,7 @@ from tests.cli.conftest import Cli, Done
 from tests.conftest import Command
 
 SET = ["run", "--recipe", "smoke", "--set"]
+COMPARE = ["compare", "--track", "tiny"]
 UNKNOWN = "feedfeedfeedfeed"
 
 
@@ -82,7 +83,16 @@ def refused(done: Done) -> str:
         (["show", UNKNOWN], f"has no card `{UNKNOWN}`", "`bdbench store ls`"),
         (["show", "no/card.json"], "no file `no/card.json`", "`bdbench store ls`"),
         (["list", "attacks"], "no kind `attacks`", "`attack`"),
-        (["list", "--plugin", "no.py"], "no plugin file `no.py`", "--plugin"),
+        (["list", "--plugin", "no.py"], "no plugin file `no.py`", "a file that exists"),
+        (["check", "no.py"], "no plugin file `no.py`", "a file that exists"),
+        (["verify", "no.json"], "`no.json` does not exist", "--author 'A. Name'"),
+        (["verify", "."], "`.` is not a plain file", "--author 'A. Name'"),
+        ([*COMPARE, "none"], "`none` names the attack and the defense", "`defense/none`"),
+        ([*COMPARE, "cleanclap"], "no attack, objective or defense `cleanclap`", "`cleanclip`"),
+        ([*COMPARE, "mine"], "no attack, objective or defense `mine`", "`--plugin FILE`"),
+        (["submit", "asr_top1", "--track", "tiny", "--author", "A"], "`asr_top1` is a metric",
+         "CONTRIBUTING"),
+        (["new", "defense", "a b.py"], "`a b` is no name", "'a b.py' --name my_defense"),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
 )

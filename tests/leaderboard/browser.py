@@ -104,6 +104,33 @@ class Browser:
             {"name": "prefers-color-scheme", "value": scheme},
         ])
 
+    def contrast(self, selector: str) -> float:
+        """The contrast of a text with its ground, as WCAG 2 has it; colours are drawn."""
+        return self.run(f"""(() => {{
+            const canvas = document.createElement("canvas")
+                .getContext("2d", {{willReadFrequently: true}});
+            const rgb = (colour) => {{
+                canvas.clearRect(0, 0, 1, 1);
+                canvas.fillStyle = colour;
+                canvas.fillRect(0, 0, 1, 1);
+                return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+            }};
+            const light = (colour) => rgb(colour).map((v) => v / 255)
+                .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+                .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+            const ground = (node) => {{
+                for (let at = node; at; at = at.parentElement) {{
+                    const colour = getComputedStyle(at).backgroundColor;
+                    if (!/, 0\\)$/.test(colour)) return colour;
+                }}
+                return "white";
+            }};
+            return Math.min(...[...document.querySelectorAll({selector!r})].map((node) => {{
+                const [a, b] = [light(getComputedStyle(node).color), light(ground(node))];
+                return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+            }}));
+        }})()""")
+
     def complaints(self) -> list[str]:
         """Errors and warnings of the console, and exceptions nobody caught."""
         found = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 
@@ -13,9 +14,10 @@ from rich.console import Console
 
 from bdbench.errors import CheckFailed
 from bdbench.leaderboard.build import build, check, generated
+from bdbench.leaderboard.fit import fit, lines, split
 from bdbench.leaderboard.folder import LARGEST
 from bdbench.leaderboard.standing import standings
-from bdbench.leaderboard.tables import NOTHING
+from bdbench.leaderboard.tables import NOTHING, facts, tables
 from bdbench.leaderboard.text import markdown, overview, plain, terminal
 from bdbench.schema import Statistic
 from tests.leaderboard.conftest import TRACK, submission_of, toml
@@ -32,33 +34,126 @@ def shown(found, width: int = 100) -> str:
     return console.file.getvalue()
 
 
+def table(text: str, title: str) -> list[list[str]]:
+    """The words of a table that the terminal shows, a line each: its heads, then its rows."""
+    lines = text.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.rstrip() == title)
+    return [line.split() for line in lines[at + 1:at + 7]]
+
+
 def test_the_terminal_says_who_leads_and_where_it_fails(root):
-    lines = [line.rstrip() for line in shown(standings(root=root)).splitlines()]
-    at = lines.index("Defenses")
-    ranking = {line.split()[1]: line.split() for line in lines[at + 2:at + 8] if line[:1].strip()}
-    assert list(ranking) == ["cleanclip", "finetune_ssl", "finetune", "bn_only", "none"]
-    assert [row[0] for row in ranking.values()] == ["1", "2", "3", "4", "5"]
-    assert ranking["cleanclip"][2] == "claimed"
-    assert "badnet_fixed / mmcl_ssl" in " ".join(ranking["cleanclip"])
-    assert ranking["cleanclip"][-1] == "2/30"
-    at = lines.index("Defenses by objective")
-    head, first = lines[at + 1], lines[at + 2].split()
-    assert head.split() == [
+    text = shown(standings(root=root), width=150)
+    _, *rows = table(text, "Defenses")
+    rows = [[word for word in row if word != "≈"] for row in rows]
+    assert [row[:3] for row in rows] == [
+        ["1", "cleanclip", "claimed"], ["2", "finetune_ssl", "claimed"],
+        ["3", "finetune", "claimed"], ["4", "bn_only", "claimed"], ["5", "none", "claimed"],
+    ]
+    assert "badnet_fixed / mmcl_ssl" in " ".join(rows[0])
+    assert rows[0][-1] == "2/30"
+    # Cleaned on mmcl, not on mmcl_ssl: ASR, loss, loss of the oracle with cells cleaned.
+    head, first, *_ = table(text, "Defenses by objective")
+    assert head == [
         "defense", "mmcl:", "ASR", "mmcl:", "loss", "mmcl:", "oracle", "mmcl_ssl:", "ASR",
         "mmcl_ssl:", "loss", "mmcl_ssl:", "oracle",
     ]
-    # Cleaned on mmcl, not on mmcl_ssl: ASR, loss, loss of the oracle with cells cleaned.
     assert float(first[1]) < 5 < 20 < float(first[5])
     assert first[4] == "(11/11)"
     assert first[7:] == ["-", "(0/11)"]
-    assert any("not distinguishable" in " ".join(lines[i:i + 3]) for i in range(len(lines)))
-    assert NOTHING not in lines
+    assert "not distinguishable" in text
+    assert NOTHING not in text
+
+
+def test_what_survives_is_shown_by_attack_and_objective(root):
+    (found,) = standings(root=root)
+    first = next(line for line in markdown(found).split("## What survives each defense")[1]
+                 .splitlines() if line.startswith("| cleanclip"))
+    group = {g.where: g for g in found.rows["defense"][0].groups}
+    attacks = [name for name in TRACK.attacks if name != "none"]
+    assert [cell.split() for cell in first.split("|")[2:-1]] == [
+        [f"{100 * group[attack, objective].asr.value:.1f}",
+         *(["(2/3)"] if attack == "blended" else [])]
+        for objective in TRACK.objectives for attack in attacks
+    ]
+
+
+def test_a_group_with_fewer_seeds_says_so_in_the_ranking(root):
+    """The undefended model is worst on blended, whose attack failed on a seed."""
+    row = next(line for line in markdown(standings(root=root)[0]).splitlines()
+               if line.startswith("| 5") and "| none |" in line)
+    assert "(2/3) | blended / mmcl_ssl |" in row
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 150])
+def test_no_name_and_no_interval_is_cut(root, width):
+    (found,) = standings(root=root)
+    text = shown([found], width)
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+    words = text.split()
+    for shown_table in tables(found):
+        for cell in [cell for row in shown_table.rows for cell in row if cell]:
+            for word in re.findall(r"\[.*?\]", cell) or cell.split():
+                assert word in text if " " in word else word in words
+
+
+def test_a_table_that_is_too_wide_is_split_and_each_part_names_its_rows():
+    rows = [["name", *(f"figure{i}" for i in range(6))], ["mine", *["12.5 [10.0, 15.0]"] * 6]]
+    assert list(split(rows, 1, 200)) == [[0, 1, 2, 3, 4, 5, 6]]
+    assert list(split(rows, 1, 70)) == [[0, 1, 2, 3], [0, 4, 5, 6]]
+    # Too narrow for a single figure: that is the terminal's matter.
+    assert list(split(rows, 1, 9)) == [[0, i] for i in range(1, 7)]
+
+
+def test_cells_break_between_words_the_widest_first():
+    assert lines("65.1 [20.6, 100.0]", 13) == ["65.1", "[20.6, 100.0]"]
+    assert lines("badnet_fixed / mmcl_ssl", 16) == ["badnet_fixed /", "mmcl_ssl"]
+    assert lines("2 ≈", 1) == ["2 ≈"]
+    assert lines("", 5) == [""]
+    rows = [["a", "accuracy loss"], ["one / two", "1.0"]]
+    assert fit(rows, 80) == [9, 13]
+    assert fit(rows, 20) == [9, 8]
+    assert fit(rows, 18) == [5, 8]
+
+
+def test_markdown_heads_are_as_we_write_them(root):
+    text = markdown(standings(root=root)[0])
+    assert "| # | defense | level | ASR [95 %] | attack / objective | accuracy loss [95 %]" in text
+    assert "&#35;" not in text
+    assert "&#91;" not in text
+
+
+def test_each_head_says_what_is_below_it(root):
+    by = {found.title: found for found in tables(standings(root=root)[0])}
+    assert by["Defenses"].head[4] == "attack / objective"
+    assert by["Objectives"].head[4] == "attack / defense"
+    assert by["Attacks"].head[4] == "objective / defense"
+    known = {"attack": TRACK.attacks, "objective": TRACK.objectives, "defense": TRACK.defenses}
+    for title in ("Defenses", "Objectives", "Attacks"):
+        first, second = by[title].head[4].split(" / ")
+        for row in by[title].rows:
+            one, two = row[4].split(" / ")
+            assert one in known[first]
+            assert two in known[second]
+
+
+def test_the_control_is_counted_apart_and_is_no_row_among_the_attacks(root):
+    (found,) = standings(root=root)
+    assert "recipe tiny: 4 attacks and the control, 2 objectives, 5 defenses, 3 seeds." in facts(
+        found)
+    attacks = next(one for one in tables(found) if one.title == "Attacks")
+    assert {row[1] for row in attacks.rows} == set(TRACK.attacks) - {"none"}
+
+
+def test_the_overview_names_its_tables(root):
+    text = overview(standings(root=root))
+    assert "### Defenses\n" in text
+    assert "### What survives each defense\n" in text
+    assert "- **accuracy loss**: " in text
 
 
 def test_a_mark_for_what_cannot_be_told_apart(root):
-    lines = [line.rstrip() for line in shown(standings(root=root)).splitlines()]
-    attacks = lines.index("Attacks")
-    assert any(line.split()[1:2] == ["≈"] for line in lines[attacks:attacks + 8])
+    rows = table(shown(standings(root=root), width=150), "Attacks")
+    assert any(row[1:2] == ["≈"] for row in rows)
 
 
 def test_an_empty_track_says_so(folder):
@@ -67,6 +162,8 @@ def test_an_empty_track_says_so(folder):
     for text in (shown([found]), markdown(found), overview([found])):
         assert NOTHING in text
         assert "[95 %]" not in text
+        # Nor how a ranking is read, where there is none.
+        assert "blind selection" not in text
     assert "Declared statistic, 0 of 20 cells measured" in shown([found], width=300)
     assert "0 of 20 cells measured" in markdown(found)
 
@@ -100,14 +197,18 @@ def test_entries_without_rank_say_why(folder):
     text = markdown(standings(root=root)[0])
     assert "| - | cleanclip | claimed |" in text
     assert "7 of 30 cells" in text
+    # Without the undefended cards nobody can say that an attack failed.
+    assert "attack failed in 2 cells, and no undefended card confirms it" in text
+    with_reference = folder(submission_of("none"))
+    text = markdown(standings(root=with_reference)[0])
     assert "| 1 | finetune | claimed |" in text
 
 
 def test_markdown_tables_render(root):
     page = MarkdownIt("commonmark", {"html": True}).enable("table")
     html = page.render(markdown(standings(root=root)[0]))
-    # Three rankings, and two of them by objective.
-    assert html.count("<table>") == 5
+    # Three rankings, two of them by objective, and what survives each defense.
+    assert html.count("<table>") == 6
     assert "<td>cleanclip</td>" in html
     assert '<td style="text-align:right">1</td>' in html
 

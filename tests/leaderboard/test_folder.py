@@ -12,6 +12,8 @@ import pytest
 from bdbench.errors import BdbenchError
 from bdbench.leaderboard import folder as folders
 from bdbench.leaderboard.folder import load, load_track, names, read_submission
+from bdbench.leaderboard.standing import standing
+from bdbench.leaderboard.tables import facts
 from bdbench.schema import Statistic, Verification
 from tests.leaderboard.conftest import TRACK, submission_of
 
@@ -70,11 +72,45 @@ def test_a_track_that_is_none(folder, text, words):
     assert str(path) in said(error)
 
 
+def test_a_track_whose_recipe_is_not_here_yet(folder):
+    later = SMALL.model_copy(update={"recipe": "future"})
+    words = " This version of bdbench cannot run it yet."
+    assert facts(standing(load("demo", folder(track=later)))).endswith(words)
+    assert words not in facts(standing(load("demo", folder(track=SMALL))))
+
+
+def test_the_blind_rule_may_not_lose_more_than_the_track_allows(folder):
+    strict = SMALL.model_copy(update={"accuracy_loss": 0.02})
+    with pytest.raises(BdbenchError) as error:
+        load_track("demo", folder(track=strict))
+    assert "entries may lose `0.02` of accuracy, and the blind rule of the recipe `tiny`" in (
+        said(error)
+    )
+    assert "picks models that lose `0.05`\n\nhint: lower `selection.tolerance`" in said(error)
+
+
+def test_the_undefended_models_are_pinned(folder):
+    root = folder(one("none"), one(), track=SMALL)
+    path = root / "demo" / "submissions" / "none.json"
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    pinned = SMALL.model_copy(update={"reference": sha256})
+    folder(track=pinned)
+    assert len(load("demo", root).entries) == 2
+    path.write_text(path.read_text() + "\n")
+    words = refused(root)
+    assert f"`{path}` is another file than the reference that `track.toml` pins" in words
+    assert sha256 in words
+    assert f"hint: git checkout {path}" in words
+    path.unlink()
+    assert f"`{path}` is missing: the reference that" in refused(root)
+
+
 def verification(path, **fields) -> Verification:
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     return Verification(**{
         "submission_sha256": sha256, "level": "replayed", "by": "a maintainer",
-        "on": date(2026, 1, 5), "cells": 2, "largest_difference": 0.001,
+        "on": date(2026, 1, 5), "cells": 1, "seed": 7, "identical": False,
+        "largest_difference": 0.001,
     } | fields)
 
 
@@ -86,7 +122,7 @@ def test_levels_and_that_an_edit_drops_them(folder):
     for level in ("replayed", "reproduced"):
         told.write_text(verification(path, level=level).model_dump_json())
         (entry,) = load("demo", root).entries
-        assert entry.level == level
+        assert entry.level == f"{level} 1/{len(entry.submission.cards)}"
         assert entry.verification.by == "a maintainer"
     path.write_text(path.read_text() + "\n")
     assert load("demo", root).entries[0].level == "claimed"

@@ -18,10 +18,10 @@ from bdbench.errors import BdbenchError
 from bdbench.leaderboard.build import build
 from bdbench.leaderboard.folder import load, read_submission
 from bdbench.leaderboard.page import page
-from bdbench.leaderboard.page_data import LONGEST
+from bdbench.leaderboard.page_cards import LONGEST
 from bdbench.leaderboard.standing import standings
 from bdbench.leaderboard.text import markdown, overview, terminal
-from bdbench.schema import Cost, Poison, Ref, Submission
+from bdbench.schema import Cost, Poison, Ref, Score, Submission
 from tests.leaderboard.browser import CHROMIUM, Browser
 from tests.leaderboard.conftest import TRACK, submission_of, write
 
@@ -50,14 +50,18 @@ def hostile(text: str, name: str = "cleanclip") -> Submission:
     for card in made.cards:
         told = card.provenance
         cards.append(card.model_copy(update={
-            "components": {text: ref}, "overridden": {text: text}, "data": {text: 0.5},
+            "components": {text: ref}, "metrics": (ref,),
+            "overridden": {text: text}, "data": {text: 0.5},
             "cost": {text: Cost(seconds=1e300, samples=10**30)},
             "verdict": card.verdict.model_copy(update={"reason": text}),
             "recipe": card.recipe.model_copy(update={"summary": text, "target": text}),
             "poison": Poison(target=text, requested=10**25, poisoned=1, pairs=2,
                              examples=((text, text),)),
             "trajectory": tuple(
-                point.model_copy(update={"sweep": {text: 1.0} if point.step else {}})
+                point.model_copy(update={
+                    "sweep": {text: 1.0} if point.step else {},
+                    "scores": point.scores | {text: Score(value=0, low=0, high=0, n=10**30, k=0)},
+                })
                 for point in card.trajectory
             ),
             "provenance": told.model_copy(update={
@@ -133,6 +137,8 @@ PATHS: list[tuple[str, ...]] = [
     ("cards", "0", "trajectory"), ("cards", "0", "trajectory", "3", "scores"),
     ("cards", "0", "trajectory", "3", "scores", "asr_top1", "value"),
     ("cards", "0", "trajectory", "3", "scores", "asr_top1", "n"),
+    ("cards", "0", "trajectory", "0", "scores", "asr_top1", "k"),
+    ("cards", "0", "trajectory", "0", "validation"), ("cards", "0", "metrics"),
     ("cards", "0", "trajectory", "3", "order"), ("cards", "0", "selections"),
     ("cards", "0", "selections", "blind"), ("cards", "0", "recipe", "selection", "tolerance"),
     ("cards", "0", "poison", "poisoned"), ("cards", "0", "provenance", "seeds"),

@@ -13,7 +13,8 @@ from bdbench.leaderboard.build import build
 from bdbench.leaderboard.page import VENDORED, block, page
 from bdbench.leaderboard.standing import standings
 from tests.leaderboard.browser import CHROMIUM, Browser
-from tests.leaderboard.conftest import STRENGTH, submission_of, write
+from tests.leaderboard.conftest import STRENGTH, TRACK, submission_of, write
+from tests.leaderboard.test_page_data import write_wide
 
 NO_CHROMIUM = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium: apt-get install chromium")
 ROWS = "[...document.querySelectorAll('#table .link')].map((link) => link.textContent)"
@@ -184,32 +185,6 @@ def test_light_and_dark(tab: Browser) -> None:
     assert ground() > 700
 
 
-def contrast(tab: Browser, selector: str) -> float:
-    """The contrast of a text with its ground, as WCAG 2 has it; colours drawn to be read as RGB."""
-    return tab.run(f"""(() => {{
-        const canvas = document.createElement("canvas")
-            .getContext("2d", {{willReadFrequently: true}});
-        const rgb = (colour) => {{
-            canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
-            return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
-        }};
-        const light = (colour) => rgb(colour).map((v) => v / 255)
-            .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
-            .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-        const ground = (node) => {{
-            for (let at = node; at; at = at.parentElement) {{
-                const colour = getComputedStyle(at).backgroundColor;
-                if (!/, 0\\)$/.test(colour)) return colour;
-            }}
-            return "white";
-        }};
-        return Math.min(...[...document.querySelectorAll({selector!r})].map((node) => {{
-            const [a, b] = [light(getComputedStyle(node).color), light(ground(node))];
-            return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-        }}));
-    }})()""")
-
-
 @NO_CHROMIUM
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_can_be_read(tab: Browser, scheme: str) -> None:
@@ -220,7 +195,7 @@ def test_text_can_be_read(tab: Browser, scheme: str) -> None:
         node.toggleAttribute("data-high", (i % 21) / 20 > 0.69);
     })""")
     for selector in (".heat", ".note", ".range", ".badge", "thead th", ".sub", ".link", "dd"):
-        assert contrast(tab, selector) >= 4.5, selector
+        assert tab.contrast(selector) >= 4.5, selector
 
 
 @NO_CHROMIUM
@@ -268,6 +243,116 @@ def test_names_for_those_who_do_not_see_it(tab: Browser) -> None:
     levels = tab.run("[...document.querySelectorAll('h1,h2,h3')].map((h) => h.tagName)")
     assert levels[:3] == ["H1", "H2", "H3"]
     assert levels.count("H1") == 1
+
+
+@pytest.fixture
+def wide(chromium: Browser, tmp_path: Path) -> Browser:
+    """The page of a track with methods, a metric and failures of others, and with evidence."""
+    write_wide(tmp_path)
+    build(tmp_path)
+    chromium.size(1280)
+    chromium.open(tmp_path / "index.html")
+    chromium.wait("document.querySelectorAll('#figures svg').length === 3")
+    return chromium
+
+
+@NO_CHROMIUM
+def test_submitted_attacks_and_objectives_are_on_the_maps(wide: Browser) -> None:
+    captions = wide.run("[...document.querySelectorAll('#maps caption')].map((c) => c.innerText)")
+    assert captions[-1] == "hidden"
+    heads = ("[...document.querySelectorAll('#maps table')].map((map) =>"
+             " [...map.tHead.rows[0].cells].slice(1).map((th) => th.innerText).join(' '))")
+    # Each submission meets the track's own methods alone.
+    assert wide.run(heads) == [*["mmcl mmcl_ssl siglip"] * 4, "mmcl mmcl_ssl"]
+    assert wide.run("document.querySelector('[data-column=\"siglip-asr\"]') !== null")
+    wide.run("""(() => {
+        const pick = document.getElementById("plot-attack");
+        pick.value = "hidden";
+        pick.dispatchEvent(new Event("change"));
+    })()""")
+    assert wide.run("document.querySelectorAll('#figures svg').length") == 2
+    wide.run("location.hash = '#/demo/defense/cleanclip'")
+    wide.wait("document.getElementById('dialog').open")
+    assert "beyond the track, not ranked" in wide.run("document.getElementById('sheet').innerText")
+    assert wide.complaints() == []
+
+
+@NO_CHROMIUM
+def test_cells_that_lack_seeds_say_so_and_failed_ones_open(wide: Browser) -> None:
+    label = "bn_only against blended on mmcl: ASR"
+    cell = wide.run(f"""document.querySelector('#maps [aria-label^="{label}"]').innerText""")
+    assert re.fullmatch(r"\d+\.\d \(2/3\)", cell)
+    full = wide.run("document.querySelector('#maps [aria-label*=\"badnet on mmcl:\"]').innerText")
+    assert re.fullmatch(r"\d+\.\d", full)
+    label = "none against badnet_fixed on mmcl_ssl: attack failed"
+    wide.run(f"""document.querySelector('#maps button[aria-label="{label}"]').focus()""")
+    wide.press("Enter")
+    wide.wait("document.getElementById('dialog').open")
+    assert wide.run("location.hash") == "#/demo/card/none/badnet_fixed/mmcl_ssl/11"
+    assert "Attack failed" in wide.run("document.getElementById('sheet').innerText")
+
+
+@NO_CHROMIUM
+def test_the_statistic_leads_to_its_cards(wide: Browser) -> None:
+    assert "cleanclip" in wide.run("document.getElementById('claim').innerText")
+    assert wide.run("document.querySelectorAll('#statistic svg').length") == 1
+    links = "document.querySelectorAll('#statistic details a')"
+    assert wide.run(f"{links}.length") == 20
+    wide.run("document.querySelector('#statistic summary').click()")
+    wide.run(f"{links}[1].focus()")
+    wide.press("Enter")
+    wide.wait("document.getElementById('dialog').open")
+    assert wide.run("location.hash") == "#/demo/card/cleanclip/badnet/mmcl/1"
+    assert "demo/evidence/cleanclip.json" in wide.run("document.getElementById('sheet').innerText")
+    seeds = "[...document.querySelectorAll('#sheet .seeds button')].map((b) => b.innerText)"
+    assert wide.run(seeds) == list("12345")
+    wide.size(375, 812, phone=True)
+    assert wide.run("document.documentElement.scrollWidth") <= 375
+    for scheme in ("light", "dark"):
+        wide.prefers(scheme)
+        for selector in (".claim", ".maps .none", "figcaption"):
+            assert wide.contrast(selector) >= 4.5, (scheme, selector)
+
+
+@NO_CHROMIUM
+def test_a_card_as_text(wide: Browser) -> None:
+    wide.run("location.hash = '#/demo/card/cleanclip/badnet/mmcl/11'")
+    wide.wait("document.getElementById('dialog').open")
+    text = wide.run("document.getElementById('sheet').innerText")
+    assert re.search(r"[\d,]+ / 1,984", text)
+    assert "grade, mine:Grade, version 1, q 3" in text
+    row = "[...document.querySelectorAll('#sheet th')].find((th) => th.innerText === 'grade')"
+    assert wide.run(f"{row}.nextSibling.innerText").startswith("33.3")
+    # Every model of the trajectory in a row, with what picked it.
+    rows = wide.run("[...document.querySelector('#sheet details table').tBodies[0].rows]"
+                    ".map((row) => [...row.cells].map((cell) => cell.textContent))")
+    assert len(rows) == 25
+    assert rows[0][0] == "starting model"
+    assert "undefended" in rows[0][-1]
+    assert rows[1][:2] == ["lr 0.001", "1"]
+    assert sum("blind" in row[-1] for row in rows) == 1
+
+
+@NO_CHROMIUM
+def test_the_keyboard_goes_on_where_it_was(chromium: Browser, tmp_path: Path) -> None:
+    names = [f"method{i:02}" for i in range(60)]
+    write(tmp_path, [
+        submission_of(name, cells=TRACK.cells("defense", name)[6:9]) for name in names
+    ])
+    build(tmp_path)
+    chromium.open(tmp_path / "index.html")
+    focus = "document.activeElement.textContent"
+    chromium.run("[...document.querySelectorAll('#pager button')].at(-1).focus()")
+    for told in ("Next", "Previous"):
+        # At the last page there is no next one, and the focus goes to the button that is left.
+        chromium.press("Enter")
+        assert chromium.run(focus) == told
+    chromium.run("location.hash = '#/demo/card/method00/badnet/mmcl/11'")
+    chromium.wait("document.getElementById('dialog').open")
+    chromium.run("document.querySelectorAll('#sheet .seeds button')[1].focus()")
+    chromium.press("Enter")
+    chromium.wait("location.hash.endsWith('/22')")
+    chromium.wait(f"{focus} === '22'")
 
 
 def test_the_page_is_one_small_file(root: Path) -> None:

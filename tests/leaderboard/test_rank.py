@@ -7,6 +7,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 
 from bdbench.leaderboard.rank import ALPHA, measure, rank
 from bdbench.schema import Cell, Gate, Track
@@ -71,28 +72,37 @@ def test_the_worst_group_ranks_and_not_the_mean():
 
 def naive(all_cards, of: Track) -> list[tuple[str, float]]:
     """Names and worst ASR of the defenses, best first, without anything of the module."""
+    worked = set()
+    for card in all_cards:
+        cell, start = card.cell, card.trajectory[0]
+        if cell.defense == "none" and card.poison.poisoned and (
+            start.scores["lift"].value >= of.gate.lift
+            and start.scores["clean_top1"].value >= of.gate.clean_top1
+        ):
+            worked.add((cell.attack, cell.objective, cell.seed))
     found = {}
     for name in sorted({card.cell.defense for card in all_cards}):
-        worst, losses, seen = -1.0, [], 0
-        for attack in of.attacks:
-            for objective in of.objectives:
+        worst, seen, cost = -1.0, 0, 0.0
+        for objective in of.objectives:
+            losses = []
+            for attack in of.attacks:
                 left = []
                 for card in all_cards:
                     cell = card.cell
                     if (cell.attack, cell.objective, cell.defense) != (attack, objective, name):
                         continue
                     start, blind = card.trajectory[0], card.trajectory[card.selections.blind]
-                    accuracy = start.scores["clean_top1"].value
-                    losses.append(accuracy - blind.scores["clean_top1"].value)
+                    losses.append(
+                        start.scores["clean_top1"].value - blind.scores["clean_top1"].value
+                    )
                     seen += 1
-                    if card.poison.poisoned and start.scores["lift"].value >= of.gate.lift and (
-                        accuracy >= of.gate.clean_top1
-                    ):
+                    if (attack, objective, cell.seed) in worked:
                         left.append(blind.scores["asr_top1"].value)
                 if left:
                     worst = max(worst, sum(left) / len(left))
+            cost = max(cost, sum(losses) / max(len(losses), 1))
         wanted = len(of.attacks) * len(of.objectives) * len(of.seeds)
-        if seen == wanted and worst >= 0 and sum(losses) / len(losses) <= of.accuracy_loss:
+        if seen == wanted and worst >= 0 and cost <= of.accuracy_loss:
             found[name] = worst
     return sorted(found.items(), key=lambda item: item[1])
 
@@ -100,7 +110,7 @@ def naive(all_cards, of: Track) -> list[tuple[str, float]]:
 @pytest.mark.parametrize("seed", range(8))
 def test_against_a_naive_implementation(seed):
     draw = np.random.default_rng(seed)
-    names = tuple(f"method{i}" for i in range(6))
+    names = ("none", *(f"method{i}" for i in range(6)))
     of = track(attacks=("none", "badnet", "blended"))
     found = [
         made(cell, draw.uniform(0, 1), draw.uniform(0, 0.1), draw.choice([0.2, 0.9, 0.99]))
@@ -113,6 +123,90 @@ def test_against_a_naive_implementation(seed):
     assert [worst for _, worst in ranked] == pytest.approx([worst for _, worst in naive(found, of)])
     assert [row.rank for row in rows if row.rank] == list(range(1, len(ranked) + 1))
     assert {row.name for row in rows} == {card.cell.defense for card in found}
+
+
+def undefended(of: Track, failed=()):
+    """The board's own undefended cards; the attack failed on the seeds of `failed`."""
+    return [
+        made(cell, 0.3 if cell.seed in failed else 0.99, 0.0,
+             start=0.3 if cell.seed in failed else 0.99)
+        for cell in of.cells("defense", "none")
+    ]
+
+
+def mine(of: Track, weak=(), bad=(3,)):
+    """An entry that fails on the seeds `bad`, and says that the attack did on the seeds `weak`."""
+    return [
+        made(cell, 0.9 if cell.seed in bad else 0.1, start=0.2 if cell.seed in weak else 0.99)
+        for cell in of.cells("defense", "mine")
+    ]
+
+
+def test_an_entry_does_not_decide_which_of_its_cells_count():
+    honest, skewed = (
+        rank(undefended(track()) + mine(track(), weak), track(), also=["mine"])[0]
+        for weak in ((), (3,))
+    )
+    assert honest.worst.asr == skewed.worst.asr
+    assert (honest.rank, honest.failed) == (skewed.rank, skewed.failed)
+    assert (honest.name, honest.failed) == ("mine", 0)
+    assert honest.worst.asr.value == pytest.approx((0.1 + 0.1 + 0.9) / 3, abs=1e-3)
+    # Nor by a poison that was never there.
+    clean = [
+        card.model_copy(update={"poison": card.poison.model_copy(update={"poisoned": 0})})
+        if card.cell.seed == 3 else card for card in mine(track())
+    ]
+    assert rank(undefended(track()) + clean, track(), also=["mine"])[0] == honest
+    # Where the reference failed, the cell is left out, whatever the entry says.
+    row = next(row for row in rank(undefended(track(), failed=(3,)) + mine(track()), track(),
+                                   also=["mine"]) if row.name == "mine")
+    assert (row.rank, row.failed) == (1, 4)
+    assert {group.asr.n for group in row.groups} == {2}
+    assert row.worst.asr.value == pytest.approx(0.1, abs=1e-3)
+
+
+def test_without_a_reference_an_entry_that_leaves_out_cells_has_no_rank():
+    row = rank(mine(track(), weak=(3,)), track(), also=["mine"])[0]
+    assert row.rank is None
+    assert row.unranked == "attack failed in 4 cells, and no undefended card confirms it"
+    assert rank(mine(track()), track(), also=["mine"])[0].rank == 1
+    # A control by its name needs no reference.
+    of = track(attacks=("none", "badnet"))
+    row = rank([
+        made(cell, 0.1, start=0.02 if cell.attack == "none" else 0.99)
+        for cell in of.cells("defense", "mine")
+    ], of, also=["mine"])[0]
+    assert row.rank == 1
+
+
+def test_a_submitted_attack_is_its_own_reference():
+    of = track()
+    found = undefended(of) + [
+        made(cell, 0.4, start=0.3 if cell.seed == 2 else 0.99)
+        for cell in of.cells("attack", "wanet")
+    ]
+    row = next(row for row in rank(found, of, "attack", ["wanet"]) if row.name == "wanet")
+    assert (row.rank, row.failed) == (1, 6)
+    assert row.worst.asr.n == 2
+
+
+def test_the_objective_that_costs_most_decides_on_the_gate():
+    def loss(cell):
+        return 0.09 if cell.objective == "mmcl_ssl" and cell.defense == "cleanclip" else 0.0
+
+    row = rank(cards(track(), asr, loss=loss), track())[-1]
+    assert (row.name, row.rank) == ("cleanclip", None)
+    assert row.unranked == "loses more than 5 points of accuracy"
+    assert row.loss.value == pytest.approx(0.09, abs=1e-3)
+    assert row.losses == {"mmcl": pytest.approx(0, abs=1e-3), "mmcl_ssl": row.loss.value}
+
+
+def test_the_interval_of_the_loss_is_over_the_seeds():
+    """Of cells that agree within each seed there is no more to know than of the seeds."""
+    of = track(attacks=("badnet", "blended"), objectives=("mmcl",))
+    row = rank(cards(of, asr, loss=lambda cell: cell.seed / 100), of)[0]
+    assert row.loss.n == 3
+    assert row.loss.high - row.loss.value == pytest.approx(4.3027 * 0.01 / 3**0.5, abs=1e-3)
 
 
 def test_a_defense_that_loses_too_much_accuracy_has_no_rank():
@@ -192,30 +286,93 @@ def test_the_first_card_of_a_cell_speaks():
     assert rank(cards(track(), asr) + again, track()) == rank(cards(track(), asr), track())
 
 
+def apart(asr, of: Track, axis="defense", defenses=NAMES):
+    return [(row.name, row.apart) for row in rank(cards(of, asr, defenses=defenses), of, axis)]
+
+
 def test_ties_and_what_cannot_be_told_apart():
     def close(cell):
-        noise = (0.02, -0.02, 0.01)[cell.seed - 1] * (1 if cell.attack == "badnet" else -1)
-        return {"cleanclip": 0.3, "finetune": 0.3 + noise, "none": 0.9}[cell.defense]
+        noise = (0.02, -0.02, 0.01)[cell.seed - 1]
+        wobble = (0.0, 0.01, 0.02)[cell.seed - 1]
+        return {"cleanclip": 0.3, "finetune": 0.3 + noise, "none": 0.9 + wobble}[cell.defense]
 
-    rows = rank(cards(track(), close), track())
-    assert [(row.name, row.apart) for row in rows] == [
-        ("cleanclip", None), ("finetune", False), ("none", True)
+    assert apart(close, track()) == [("cleanclip", None), ("finetune", False), ("none", True)]
+    assert apart(lambda cell: 0.3, track()) == [
+        ("cleanclip", None), ("finetune", False), ("none", False)
     ]
-    # Twelve pairs that all differ the same way: p is 2 / 4096 times the rows compared.
-    assert ALPHA > 2 / 2**12 * 2
-    same = rank(cards(track(), lambda cell: 0.3), track())
-    assert [row.name for row in same] == ["cleanclip", "finetune", "none"]
-    assert [row.apart for row in same] == [None, False, False]
 
 
-def test_few_pairs_cannot_tell_apart_and_holm_counts_the_rows():
-    one = track(attacks=("badnet",), objectives=("mmcl",))
-    assert [row.apart for row in rank(cards(one, asr), one)] == [None, False, False]
-    # Six pairs: 2 / 64 is below 5 % alone and above it for the smaller of two.
-    six = track(attacks=("badnet",), objectives=("mmcl", "mmcl_ssl"))
-    alone = rank(cards(six, asr, defenses=("none", "cleanclip")), six)
-    assert [row.apart for row in alone] == [None, True]
-    assert [row.apart for row in rank(cards(six, asr), six)] == [None, False, False]
+def test_seeds_count_and_not_cells():
+    """Many cells that agree within each of three seeds are three observations."""
+    more = (0.05, 0.3, 0.7)
+    wide = track(attacks=tuple(f"a{i}" for i in range(9)), objectives=("mmcl", "mmcl_ssl"))
+    narrow = track(attacks=("a0",), objectives=("mmcl",))
+
+    def spread(cell):
+        return 0.1 + (more[cell.seed - 1] if cell.defense == "none" else 0)
+
+    pair = ("none", "cleanclip")
+    # Cell by cell all 54 pairs of the wide track point the same way.
+    for of in (wide, narrow):
+        assert apart(spread, of, defenses=pair) == [("cleanclip", None), ("none", False)]
+    assert ttest_1samp(more, 0).pvalue > ALPHA
+    one_seed = track(seeds=(1,))
+    assert apart(asr, one_seed) == [("cleanclip", None), ("finetune", False), ("none", False)]
+
+
+def test_what_is_tested_is_what_ranks():
+    """Much better on three groups of four, alike on the worst: not apart."""
+    def alike(cell):
+        if (cell.attack, cell.objective) == ("blended", "mmcl_ssl"):
+            return {1: 0.9, 2: 0.92, 3: 0.91}[cell.seed] + 0.001 * (cell.defense == "none")
+        return 0.9 if cell.defense == "none" else 0.05
+
+    assert apart(alike, track(), defenses=("none", "cleanclip"))[1] == ("none", True)
+    jitter = {1: 0.003, 2: -0.001, 3: 0.002}
+    assert apart(
+        lambda cell: alike(cell) + jitter[cell.seed] * (cell.defense == "none"), track(),
+        defenses=("none", "cleanclip"),
+    )[1] == ("none", False)
+
+
+def test_a_difference_against_the_rank_is_no_mark_of_merit():
+    """Behind by the worst group's mean, yet ahead in the worst cell of every seed."""
+    of = track(attacks=("a", "b", "c"), objectives=("mmcl",))
+    left = {"cleanclip": {("a", 1): 0.8, ("b", 2): 0.81, ("c", 3): 0.82}, "finetune": {
+        ("a", seed): 0.5 + seed / 1000 for seed in (1, 2, 3)}}
+
+    def asr(cell):
+        return left[cell.defense].get((cell.attack, cell.seed), 0.01)
+
+    assert apart(asr, of, defenses=("cleanclip", "finetune")) == [
+        ("cleanclip", None), ("finetune", False)
+    ]
+
+
+def test_holm_counts_the_rows():
+    """p of 0.03 is enough for one row and not for two of them."""
+    more = (0.40, 0.60, 0.75)
+    assert ALPHA / 2 < ttest_1samp(more, 0).pvalue < ALPHA
+
+    def level(cell):
+        return 0.1 + (0 if cell.defense == "cleanclip" else more[cell.seed - 1])
+
+    assert apart(level, track(), defenses=("none", "cleanclip"))[1] == ("none", True)
+    assert apart(level, track())[1:] == [("finetune", False), ("none", False)]
+
+
+def test_attacks_are_told_apart_in_the_direction_of_their_rank():
+    def level(cell):
+        return (0.9 if cell.attack == "badnet" else 0.3) + cell.seed / 1000 * (
+            1 if cell.attack == "badnet" else 2)
+
+    assert apart(level, track(), "attack") == [("badnet", None), ("blended", True)]
+
+
+def test_the_control_is_no_row_among_the_attacks():
+    of = track(attacks=("none", "badnet"))
+    found = cards(of, asr, start=lambda cell: 0.02 if cell.attack == "none" else 0.99)
+    assert [row.name for row in rank(found, of, "attack")] == ["badnet"]
 
 
 def test_attacks_are_ranked_by_what_the_best_defense_leaves():
@@ -246,12 +403,12 @@ def test_measure_reads_blind_and_oracle():
         point(0.77, 0.02, sweep={"lr": 1e-3}, step=2),
     )
     cell = Cell(recipe="tiny", attack="badnet", objective="mmcl", defense="cleanclip", seed=1)
-    found = measure(card_of(cell, points=points), track())
+    found = measure(card_of(cell, points=points), track(), {})
     assert found.asr == points[2].scores["asr_top1"].value
     assert found.loss == pytest.approx(0.03, abs=1e-3)
     assert found.oracle_loss == pytest.approx(0.01, abs=1e-3)
     assert (found.counts, found.control) == (True, False)
-    never = measure(card_of(cell, points=(points[0], point(0.7, 0.5, step=1))), track())
+    never = measure(card_of(cell, points=(points[0], point(0.7, 0.5, step=1))), track(), {})
     assert never.oracle_loss is None
     row = rank([card_of(cell, points=points)], track())[0]
     assert (row.groups[0].cleaned, row.groups[0].oracle_loss.n) == (1, 1)

@@ -12,6 +12,7 @@ import pytest
 
 from bdbench.cards.select import select
 from bdbench.execute import execute
+from bdbench.hashing import file_digest
 from bdbench.plan import cells, plan
 from bdbench.registry import Registry
 from bdbench.schema import Card, Selection
@@ -28,6 +29,7 @@ attacks = ["none", "badnet"]
 objectives = ["mmcl"]
 defenses = ["none"]
 seeds = [0]
+max_poison_rate = 0.06
 """
 PLUGIN = '''\
 """Fine-tuning under another name."""
@@ -87,6 +89,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     root, plugin, store = folder / "leaderboards", folder / "mine.py", Store(folder / "store")
     (root / "demo" / "submissions").mkdir(parents=True)
     (root / "demo" / "track.toml").write_text(TRACK)
+    undefended = root / "demo" / "submissions" / "none.json"
     plugin.write_text(PLUGIN)
     registry = Registry([plugin])
     execute(plan(registry, cells(
@@ -94,7 +97,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         defenses=["none", "mine"], seeds=[0],
     )), store, [plugin])
     submit("defense/none", "demo", authors=["bdbench"], store=store, root=root,
-           out=root / "demo" / "submissions" / "none.json")
+           out=undefended)
+    (root / "demo" / "track.toml").write_text(
+        TRACK + f'reference = "{file_digest(undefended)}"\n'
+    )
     out = folder / "mine.json"
     submit("mine", "demo", authors=["A. Author"], plugins=[plugin], store=store, root=root, out=out)
     return Made(root, store.root, plugin, out.read_bytes())
@@ -129,3 +135,9 @@ def pick(data: Json, attacks: Sequence[str] = ("badnet",)) -> None:
         points = Card.model_validate_json(json.dumps(found)).trajectory
         picked = select(points, Selection(), {"lr": LRS[0]})
         found["selections"] = picked.model_dump()
+
+
+def said(report: Report, name: str) -> tuple[str, str]:
+    """What one check says."""
+    (check,) = (check for check in report.checks if check.name == name)
+    return check.outcome, check.reason

@@ -12,12 +12,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bdbench.errors import BdbenchError
+from bdbench.errors import BdbenchError, CheckFailed
 from bdbench.hashing import canonical_json, file_digest
 from bdbench.leaderboard.folder import load
 from bdbench.plan import Plan, plan
 from bdbench.registry import Registry
-from bdbench.replay import badge, draw, held_out, replay, reproduce
+from bdbench.replay import HeldOut, badge, draw, held_out, replay, reproduce
+from bdbench.schema import Card
 from bdbench.store import Store
 from bdbench.submit import submit
 from bdbench.worker import run_node
@@ -47,6 +48,7 @@ def test_a_sound_submission_gives_itself(made: Made, tmp_path: Path) -> None:
     done = replay(made.case(tmp_path), 2, 0, Store(made.store), (), inline)
     assert said(done) == {"score": "yes", "evaluate": "yes"}
     assert (done.level, len(done.cards), done.largest) == ("replayed", 2, 0.0)
+    assert (done.seed, done.identical) == (0, True)
     assert done.checks[1].reason.startswith("0 of ")
     assert len(Store(made.store).artifacts()) == len(list((made.store / "objects").glob("*/*")))
 
@@ -113,7 +115,9 @@ def test_what_is_missing_is_said_with_the_command_that_makes_it(
     with pytest.raises(BdbenchError) as error:
         replay(made.case(tmp_path), 1, 0, Store(tmp_path / "empty"), [made.plugin])
     assert "is not in the store" in error.value.message
-    assert error.value.hint == f"bdbench run --track demo --defense mine --plugin {made.plugin}"
+    assert error.value.hint.startswith(
+        f"bdbench run --track demo --defense mine --plugin {made.plugin} makes what is missing"
+    )
 
     def other(data: Json) -> None:
         for attack in ("none", "badnet"):
@@ -131,9 +135,10 @@ def test_a_sound_defense_makes_the_same_models(made: Made, tmp_path: Path) -> No
         shutil.copytree(made.store / "objects" / name, home / "objects" / name)
     case = made.case(tmp_path)
     done = reproduce(case, 1, 3, Store(home), [made.plugin], inline)
-    assert said(done) == {"bytes": "yes", "reproduce": "yes"}
+    assert said(done) == {"bytes": "yes", "reproduce": "yes", "selections": "yes"}
     assert (done.level, len(done.cards), done.largest) == ("reproduced", 1, 0.0)
-    assert done.checks[0].reason == "2 models that it changed"
+    assert done.identical
+    assert done.checks[0].reason == "4 models that it changed"
     assert not (home / "objects" / "defend").exists()
 
 
@@ -152,7 +157,8 @@ def test_a_wrong_model_hash_is_found(
                         files[file] = "0" * 64
 
     done = reproduce(made.case(tmp_path, wrong), 4, 0, Store(made.store), [made.plugin], inline)
-    assert said(done) == {"bytes": outcome, "reproduce": "yes"}
+    assert said(done) == {"bytes": outcome, "reproduce": "yes", "selections": "yes"}
+    assert not done.identical
 
 
 def test_a_defense_that_does_not_do_it_again_is_found(made: Made, tmp_path: Path) -> None:
@@ -162,7 +168,7 @@ def test_a_defense_that_does_not_do_it_again_is_found(made: Made, tmp_path: Path
         pick(data)
 
     done = reproduce(made.case(tmp_path, better), 4, 0, Store(made.store), [made.plugin], inline)
-    assert said(done) == {"bytes": "yes", "reproduce": "no"}
+    assert said(done) == {"bytes": "yes", "reproduce": "no", "selections": "warning"}
     assert "`clean_top1` is `0.781`, and found `0.0" in done.checks[1].reason
 
 
@@ -202,7 +208,15 @@ def test_a_badge_holds_until_the_file_is_edited(made: Made, tmp_path: Path) -> N
     out = badge(case, done, "M. Maintainer")
     assert out == root / "demo" / "verified" / "mine.json"
     levels = {e.submission.name: e.level for e in load("demo", root).entries}
-    assert levels == {"mine": "replayed", "none": "claimed"}
+    assert levels == {"mine": "replayed 1/2", "none": "claimed"}
+    kept = out.read_text()
+    out.write_text(kept.replace('"cells": 1', '"cells": 3'))
+    with pytest.raises(BdbenchError, match=r"is for `3` cells, and it has `2`"):
+        load("demo", root)
+    out.write_text(kept.replace('"largest_difference": 0.0', '"largest_difference": 0.02'))
+    with pytest.raises(BdbenchError, match=r"0\.02 is more than the 0 of an identical result"):
+        load("demo", root)
+    out.write_text(kept)
     path.write_bytes(made.data.replace(b"A. Author", b"B. Author"))
     assert {e.level for e in load("demo", root).entries} == {"claimed"}
     with pytest.raises(BdbenchError, match="not the track's file"):
@@ -219,8 +233,44 @@ def test_held_out_cells_have_another_seed_and_target(made: Made, tmp_path: Path)
     assert (one.card.cell.attack, one.card.cell.defense) == ("badnet", "mine")
     assert (one.none.cell.defense, len(one.submitted)) == ("none", 1)
     assert one.none.trajectory[0] == one.card.trajectory[0]
-    low, high = one.spread
-    assert one.within == (low <= one.asr <= high)
+    assert one.bound is None
+    assert one.check.outcome == "warning"
+
+
+def with_asr(one: Card, asr: float) -> Card:
+    """The card with another ASR of the blind selection."""
+    at = one.selections.blind
+    score = one.trajectory[at].scores["asr_top1"].model_copy(update={"value": asr})
+    point = one.trajectory[at]
+    point = point.model_copy(update={"scores": {**point.scores, "asr_top1": score}})
+    points = (*one.trajectory[:at], point, *one.trajectory[at + 1 :])
+    return one.model_copy(update={"trajectory": points})
+
+
+def test_held_out_figures_may_not_exceed_what_the_seeds_foretell(
+    made: Made, tmp_path: Path
+) -> None:
+    """By hand: mean 0.1, s 0.1, t(0.95, 2) = 2.920, so 0.1 + 2.920 * 0.1 * sqrt(4 / 3) = 0.4372."""
+    ok = made.case(tmp_path).cards[1]
+    worked = ok.model_copy(
+        update={"verdict": ok.verdict.model_copy(update={"status": "ok", "reason": "as told"})}
+    )
+    failed = ok.model_copy(
+        update={"verdict": ok.verdict.model_copy(update={"status": "attack_failed"})}
+    )
+    seeds = tuple(with_asr(worked, asr) for asr in (0.0, 0.1, 0.2))
+    one = HeldOut("kite", worked, with_asr(worked, 0.43), (*seeds, with_asr(failed, 0.9)))
+    assert one.bound == pytest.approx(0.4372, abs=1e-4)
+    assert one.check.outcome == "yes"
+    assert replace(one, card=with_asr(worked, 0.44)).check.outcome == "no"
+    assert "ASR `0.440`, and at most `0.437` is foretold" in (
+        replace(one, card=with_asr(worked, 0.44)).check.reason
+    )
+    alike = replace(one, submitted=(with_asr(worked, 0.0),) * 3)
+    assert alike.bound == pytest.approx(0.0337, abs=1e-4)
+    nothing = replace(one, none=failed).check
+    assert nothing.outcome == "warning"
+    assert "the undefended attack failed" in nothing.reason
 
 
 def test_the_command_replays_and_signs(made: Made, tmp_path: Path, bdbench: Command) -> None:
@@ -235,6 +285,7 @@ def test_the_command_replays_and_signs(made: Made, tmp_path: Path, bdbench: Comm
     found = json.loads(out.read_text())
     assert found["submission_sha256"] == file_digest(path)
     assert (found["level"], found["cells"], found["by"]) == ("replayed", 1, "M. Maintainer")
+    assert (found["seed"], found["identical"]) == (4, True)
     done = bdbench(*words, "--badge", "M. Maintainer")
     assert done.returncode == 2
     assert "hint: add `--replay 1`" in done.stderr
@@ -248,17 +299,22 @@ def test_the_command_shows_held_out_figures(
 ) -> None:
     """The cells are replaced by submitted ones: how they run is tested above."""
     from bdbench.cli import verify as command
-    from bdbench.replay import HeldOut
 
     case = made.case(tmp_path)
-    shown = HeldOut("kite", case.cards[1], case.cards[1], (case.cards[1],))
+    verdict = case.cards[1].verdict.model_copy(update={"status": "ok"})
+    worked = case.cards[1].model_copy(update={"verdict": verdict})
+    shown = HeldOut("kite", worked, worked, (with_asr(worked, 0.0), with_asr(worked, 0.1)))
     monkeypatch.setattr(command, "held_out", lambda *words: [shown])
     command.verify(case.path, held_out_=1, root=made.root, seed=5)
     text = capsys.readouterr().out
     assert "held out: badnet / mmcl / mine / seed 0, target kite" in text
     assert "submitted, seed 0" in text
-    assert "is within the submitted seeds'" in text
+    assert "yes      held-out    a fresh seed and target leave no more ASR than" in text
     command.verify(case.path, held_out_=1, root=made.root, seed=5, as_json=True)
     found = json.loads(capsys.readouterr().out)
-    assert found["held_out"][0]["within"] is True
+    assert found["held_out"][0]["check"]["outcome"] == "yes"
     assert found["seed"] == 5
+    more = with_asr(worked, 0.99)
+    monkeypatch.setattr(command, "held_out", lambda *words: [replace(shown, card=more)])
+    with pytest.raises(CheckFailed):
+        command.verify(case.path, held_out_=1, root=made.root, seed=5)

@@ -89,7 +89,7 @@ def test_attacks_and_objectives_are_submitted_alike(made: Made, written, tmp_pat
 
 
 @pytest.mark.parametrize(("name", "says", "hint"), [
-    ("none", "names the attack and the defense", "bdbench submit attack/none --track demo or"),
+    ("none", "names the attack and the defense", "say which: `attack/none` or `defense/none`"),
     ("asr_top1", "is a metric, and a board has rows for", "CONTRIBUTING.md"),
     ("dataset/shapes", "is a dataset, and a board has rows for", "CONTRIBUTING.md"),
     ("mime", "there is no attack, objective or defense `mime`", "did you mean `mine`"),
@@ -168,6 +168,6 @@ def test_the_command_writes_and_tells_where_to_put_it(
     ])
     assert done.exit_code == 0, done.output
     assert done.stdout == "mine.json\n"
-    assert "2 cards, all 22 checks passed" in done.stderr
+    assert "2 cards, all 24 checks passed" in done.stderr
     assert "leaderboards/demo/submissions/mine.json" in done.stderr
     assert json.loads((tmp_path / "mine.json").read_text())["track"] == "demo"

@@ -37,6 +37,9 @@ function heat(tag, rate, attributes = {}, ...children) {
   return node;
 }
 
+// Of how many of the track's seeds a group is the mean, where some are missing.
+const partial = (track, group) => (group[7] < track.seeds.length ? ` (${group[7]}/${track.seeds.length})` : "");
+
 const badge = (level) => el("span", { class: "badge", "data-level": level, text: level });
 
 function options(select, values, all) {

@@ -15,7 +15,8 @@ function showTrack(track) {
   options($("plot-seed"), track.seeds.map(String), "all");
   state.shown = track.rows.defense.slice(0, PAGE).map((row) => row.name);
   showAxis("defense");
-  drawFurther(track);
+  drawStatistic();
+  drawReported(track);
 }
 
 function showAxis(axis) {
@@ -29,12 +30,9 @@ function showAxis(axis) {
   if (state.track.cards.length) makeTable();
 }
 
-function drawFurther(track) {
-  fill($("further"), track.statistic && !track.tables.some((found) => found.title.startsWith("Declared"))
-    ? el("div", { class: "block" }, el("h3", { text: "Declared statistic" }), el("p", { class: "note", text: track.statistic })) : null,
-  track.tables.map((found) => el("div", { class: "block" },
-    el("h3", { text: found.title }),
-    el("p", { class: "note", text: [found.title.startsWith("Declared") ? track.statistic : "", found.note].filter(Boolean).join(" ") }),
+function drawReported(track) {
+  fill($("reported"), track.reported.map((found) => el("div", { class: "block" },
+    el("h3", { text: found.title }), el("p", { class: "note", text: found.note }),
     grid(found.head, found.rows, { numbers: found.right, caption: found.title }))));
 }
 
@@ -82,7 +80,7 @@ function start() {
   $("dialog").addEventListener("click", (event) => { if (event.target === $("dialog")) $("dialog").close(); });
   document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); $("ranking").focus(); });
   let width = innerWidth;
-  addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; if (state.track.cards.length) drawPlots(); } });
+  addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; drawStatistic(); if (state.track.cards.length) drawPlots(); } });
   addEventListener("hashchange", route);
   showTrack(data.tracks.find((track) => track.cards.length) ?? data.tracks[0]);
   route();

@@ -5,25 +5,34 @@ const DASHES = [null, "7 3", "2 3", "9 3 2 3", "4 4", "12 3", "1 2", "6 2 1 2"];
 const MARKS = { undefended: "star", blind: "circle", last: "square", "oracle 5 %": "diamond" };
 const index = new Map();
 
-function cardsOf(track, defense, attack, objective) {
-  if (!index.has(track)) {
+function cardsOf(cards, defense, attack, objective) {
+  if (!index.has(cards)) {
     const by = new Map();
-    for (const card of track.cards) {
+    for (const card of cards) {
       const name = card.cell.slice(0, 3).join("/");
       by.set(name, [...(by.get(name) ?? []), card]);
     }
-    index.set(track, by);
+    index.set(cards, by);
   }
-  return index.get(track).get([attack, objective, defense].join("/")) ?? [];
+  return index.get(cards).get([attack, objective, defense].join("/")) ?? [];
 }
 
-const model = (card, i) => ({ acc: 100 * card.points[4 * i], asr: 100 * card.points[4 * i + 1], order: card.points[4 * i + 2], step: card.points[4 * i + 3] });
+// What was submitted beside the track's own methods meets only those.
+const objectivesOf = (track, attack) => track.objectives.filter((objective) => (
+  track.cards.some((card) => card.cell[0] === attack && card.cell[1] === objective)));
+
+function model(card, i) {
+  const [acc, asr, validation, order, step] = card.points.slice(5 * i, 5 * i + 5);
+  return { acc: 100 * acc, asr: 100 * asr, validation: 100 * validation, order, step };
+}
+
+const modelsOf = (card) => Array.from({ length: card.points.length / 5 }, (_, i) => ({ ...model(card, i), i }));
 const runName = (card, order) => (data.pool[card.runs].find(([at]) => at === order) ?? [])[1] || "the run";
 
 function marksOf(card) {
   return card.rules.filter(([rule, i]) => rule in MARKS && i !== null).map(([rule, i]) => {
     const found = model(card, i);
-    const told = `${card.cell[2]}, seed ${card.cell[3]}\n${rule}: ${card.picked[i][0]}\naccuracy ${found.acc.toFixed(1)}, ASR ${found.asr.toFixed(1)}`;
+    const told = `${card.cell[2]}, seed ${card.cell[3]}\n${rule}: ${data.pool[card.picked[i]][0]}\naccuracy ${found.acc.toFixed(1)}, ASR ${found.asr.toFixed(1)}`;
     return { ...found, rule, card, told };
   });
 }
@@ -108,14 +117,15 @@ function drawPlots(focus) {
   const seed = $("plot-seed").value;
   drawLegend(names);
   if (focus) $("legend").querySelector(`[data-series="${CSS.escape(focus)}"]`)?.focus();
-  const of = (name, objective) => cardsOf(track, name, attack, objective).filter((card) => !seed || String(card.cell[3]) === seed);
-  const all = track.objectives.flatMap((objective) => names.flatMap((name) => of(name, objective)));
+  const objectives = objectivesOf(track, attack);
+  const of = (name, objective) => cardsOf(track.cards, name, attack, objective).filter((card) => !seed || String(card.cell[3]) === seed);
+  const all = objectives.flatMap((objective) => names.flatMap((name) => of(name, objective)));
   const xs = all.flatMap((card) => [...card.front, ...card.rules.flatMap(([rule, i]) => (rule in MARKS && i !== null ? [i] : []))].map((i) => model(card, i).acc));
   $("plots").hidden = !all.length;
   if (!all.length) return;
   const domains = { x: d3.extent(xs) };
   const width = Math.min(528, Math.max(280, $("figures").clientWidth / ($("figures").clientWidth > 880 ? 2 : 1) - 16));
-  fill($("figures"), track.objectives.map((objective) => {
+  fill($("figures"), objectives.map((objective) => {
     const shown = names.map((name, at) => [state.hidden.has(name) ? [] : of(name, objective), at]);
     const points = shown.flatMap(([cards]) => cards.flatMap(marksOf));
     const label = `Clean accuracy against ASR on ${objective}, attack ${attack}; the same figures are in the tables`;
@@ -126,8 +136,7 @@ function drawPlots(focus) {
 }
 
 function cardPlot(card, width) {
-  const count = card.points.length / 4;
-  const models = Array.from({ length: count }, (_, i) => ({ ...model(card, i), i }));
+  const models = modelsOf(card);
   const start = models[0];
   const orders = [...new Set(models.slice(1).map((found) => found.order))].sort((a, b) => a - b);
   const runs = orders.map((order) => models.slice(1).filter((found) => found.order === order));

@@ -57,7 +57,7 @@ function name(row) {
 function worst(row) {
   const found = group(row);
   if (!found) return "–";
-  return [heat("span", found[3][0]), range(found[3][1], found[3][2]), el("span", { class: "sub", text: `${found[0]} / ${found[1]}` })];
+  return [heat("span", found[3][0]), range(found[3][1], found[3][2]), el("span", { class: "sub", text: `${found[0]} / ${found[1]}${partial(state.track, found)}` })];
 }
 
 function oracle(part) {
@@ -137,8 +137,12 @@ function drawPager(matching) {
   const { pageIndex } = table.getState().pagination;
   const pages = Math.max(1, Math.ceil(matching / PAGE));
   const turn = (to, text) => el("button", {
-    type: "button", class: "plain", disabled: to < 0 || to >= pages, text, onclick: () => table.setPageIndex(to),
+    type: "button", class: "plain", disabled: to < 0 || to >= pages, text, onclick: () => { table.setPageIndex(to); refocus(text); },
   });
+  const refocus = (text) => {
+    const buttons = [...$("pager").children].filter((button) => button.disabled === false);
+    (buttons.find((button) => button.textContent === text) ?? buttons[0])?.focus();
+  };
   const first = matching ? pageIndex * PAGE + 1 : 0;
   const told = `${first}–${Math.min((pageIndex + 1) * PAGE, matching)} of ${matching}`;
   $("pager").hidden = pages === 1 && matching > 0;
