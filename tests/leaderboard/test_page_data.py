@@ -31,7 +31,10 @@ def graded(card: Card) -> Card:
 
 
 def without_effect(name: str) -> Submission:
-    """A submission, which decides for all if it is of `none`, in which `badnet_fixed` fails on `mmcl_ssl` with every seed."""
+    """A defense's submission in which `badnet_fixed` fails on `mmcl_ssl` with every seed.
+
+    That of `none` decides for all others.
+    """
     failed = (point(0.8, 0.03), point(0.8, 0.03, sweep={"lr": 2e-3}, step=1))
     return submission_of(name, WIDE, cards=tuple(
         card_of(cell, WIDE, failed if (cell.attack, cell.objective) == ("badnet_fixed", "mmcl_ssl")
