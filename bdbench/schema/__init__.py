@@ -19,6 +19,7 @@ from bdbench.schema.recipe import (
     Defaults,
     Gate,
     Model,
+    ModelFile,
     Recipe,
     Selection,
     Threads,
@@ -37,7 +38,7 @@ from bdbench.schema.track import (
 
 __all__ = [
     "CARD_VERSION", "KINDS", "SUBMITTABLE", "Augment", "Card", "Cell", "CleanBudget", "Cleaned",
-    "Cost", "Defaults", "Gate", "Kind", "Model", "Point", "Poison", "Provenance", "Recipe", "Ref",
-    "Reported", "ReportedRow", "Score", "Selection", "Selections", "Stage", "Statistic", "Status",
-    "Strict", "Submission", "Threads", "Track", "Training", "Verdict", "Verification",
+    "Cost", "Defaults", "Gate", "Kind", "Model", "ModelFile", "Point", "Poison", "Provenance",
+    "Recipe", "Ref", "Reported", "ReportedRow", "Score", "Selection", "Selections", "Stage",
+    "Statistic", "Status", "Strict", "Submission", "Threads", "Track", "Training", "Verdict", "Verification",
 ]

@@ -7,7 +7,7 @@ the images or pairs that went through a model.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ class Context:
     registry: Registry
     report: Callable[[Mapping[str, Any]], None]
     """Takes progress as JSON data."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Paths of the user's files, by the address that stands for them in a spec."""
 
 
 Run = Callable[[Mapping[str, Any], Inputs, Path, Context], int]
