@@ -96,7 +96,7 @@ def annotated(tree: ast.Module) -> Iterator[str]:
 
 
 def no_code_from_data(tree: ast.Module) -> Iterator[str]:
-    """Nothing that is read can execute: no pickle, no eval, no exec, torch.load for tensors alone."""
+    """Nothing that is read can execute: no pickle, eval or exec; torch.load for tensors alone."""
     tensors = {
         id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)
         and any(word.arg == "weights_only" and ast.unparse(word.value) == "True"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -85,7 +84,7 @@ def export_model(
     for note in store.notes:
         typer.echo(f"note: {clean(note)}", err=True)
     typer.echo(str(folder))
-    source = clean(shlex.quote(f"local-dir:{folder}"))
+    source, name = f"local-dir:{folder}", file.model.name
     typer.echo(
-        f"open_clip.create_model({source}), open_clip.get_tokenizer('{file.model.name}')", err=True
+        clean(f"open_clip.create_model({source!r}), open_clip.get_tokenizer({name!r})"), err=True
     )

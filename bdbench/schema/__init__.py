@@ -40,5 +40,6 @@ __all__ = [
     "CARD_VERSION", "KINDS", "SUBMITTABLE", "Augment", "Card", "Cell", "CleanBudget", "Cleaned",
     "Cost", "Defaults", "Gate", "Kind", "Model", "ModelFile", "Point", "Poison", "Provenance",
     "Recipe", "Ref", "Reported", "ReportedRow", "Score", "Selection", "Selections", "Stage",
-    "Statistic", "Status", "Strict", "Submission", "Threads", "Track", "Training", "Verdict", "Verification",
+    "Statistic", "Status", "Strict", "Submission", "Threads", "Track", "Training", "Verdict",
+    "Verification",
 ]
