@@ -188,10 +188,11 @@ def resolve(
             f"`{cell.recipe}` names weights to start training from, `{recipe.model.init}`, and a"
             " model that is not trained here", "leave `--checkpoint` or `recipe.model.init` out",
         )
-    if (recipe.checkpoint or recipe.model.init) and recipe.model.tokenizer == "words":
+    words = recipe.model.tokenizer == "words" or own_config(recipe.model.name) is not None
+    if words and (recipe.checkpoint or recipe.model.init):
         raise BdbenchError(
-            "weights from elsewhere have no vocabulary for the tokenizer `words`",
-            "`--set 'recipe.model.tokenizer=\"open_clip\"'`",
+            f"`{recipe.model.name}` is to read with a vocabulary of words, which no file of weights"
+            " holds", "name the model of the file: `bdbench run --set recipe.model=RN50`",
         )
     return Resolved(
         recipe=recipe, attack=attack, objective=objective, defense=defense, dataset=dataset_ref,

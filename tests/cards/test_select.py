@@ -177,7 +177,7 @@ def test_verdicts():
     assert verdict(good, poison(0, requested=0), Gate()).status == "control"
     # A model from elsewhere: nothing was poisoned here, and an attack is looked for, or none.
     assert verdict(good, poison(0, requested=0), Gate(), True).status == "ok"
-    assert verdict(weak, poison(0, requested=0), Gate(0.5), True).status == "attack_failed"
+    assert verdict(weak, poison(0, requested=0), Gate(lift=0.5), True).status == "attack_failed"
     assert verdict(good, poison(0, requested=0), Gate(), False).status == "control"
     starved = verdict(good, poison(0), Gate())
     assert starved.status == "control"

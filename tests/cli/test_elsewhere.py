@@ -134,7 +134,8 @@ def test_the_objective_is_declared_and_moves_the_card_alone(file: Path) -> None:
 
 @pytest.mark.parametrize(("recipe", "objective", "says", "hint"), [
     ({"model": {"name": SMALL, "tokenizer": "words"}, "checkpoint": "FILE"}, UNKNOWN,
-     "have no vocabulary for the tokenizer `words`", "recipe.model.tokenizer"),
+     f"`{SMALL}` is to read with a vocabulary of words", "--set recipe.model=RN50"),
+    ({"checkpoint": "FILE"}, UNKNOWN, "`bdbench-tiny` is to read with", "recipe.model=RN50"),
     ({"model": {"name": SMALL, "init": "openai"}, "checkpoint": "FILE"}, UNKNOWN,
      "names weights to start training from, `openai`, and a model", "leave `--checkpoint`"),
     ({"model": SMALL}, UNKNOWN, "there is no objective `unknown`", "`bdbench list objective`"),
