@@ -15,23 +15,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from bdbench.errors import BdbenchError
-from bdbench.registry import MODEL_CONFIGS, own_config
-from bdbench.schema import Model, Strict
+from bdbench.models import MEAN, MODEL_CONFIGS, STD, config, image_size
+from bdbench.schema import Model, ModelFile
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
-"""CLIP's image normalisation (protocol section 1.2)."""
 MAX_SCALE = 100.0
 """Largest inverse temperature (protocol section 1.1)."""
+_PROMPTS = 2048
+"""Prompts that are embedded at a time for a zero-shot head."""
+_NAMED = 5
+"""Tensors that an error names of each sort."""
 _WORD = re.compile(r"[a-z0-9]+")
-
-
-class ModelFile(Strict):
-    """`model.json`: what it takes to rebuild the model around its weights."""
-
-    model: Model
-    words: tuple[str, ...] = ()
-    """Vocabulary of the `words` tokenizer, in the order of the tokens."""
 
 
 def _open_clip() -> Any:
@@ -91,14 +84,17 @@ class Clip:
         self.tokenize = tokenizer
         """Captions to int64 [n, context_length]."""
         self.file = file
-        self._mean = torch.tensor(MEAN).view(1, 3, 1, 1)
-        self._std = torch.tensor(STD).view(1, 3, 1, 1)
+        self._mean = torch.tensor(file.mean or MEAN).view(1, 3, 1, 1)
+        self._std = torch.tensor(file.std or STD).view(1, 3, 1, 1)
 
     @classmethod
     def build(
-        cls, model: Model, captions: Sequence[str], seed: int, also: Sequence[str] = ()
+        cls, model: Model, captions: Sequence[str], seed: int, also: Sequence[str] = (),
+        resolution: int | None = None,
     ) -> Clip:
         """Random weights from `seed`; `captions` give the vocabulary of a `words` tokenizer.
+
+        The model takes images of `resolution` pixels a side; None for the configuration's own.
 
         It holds the words of the captions `also` too, while there is room: with the captions as
         they were before poisoning, the vocabulary tells nothing of which of them the poison took.
@@ -112,45 +108,64 @@ class Clip:
             words = tuple([*ranked, *sorted(lost)][: size - 4])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return cls._create(ModelFile(model=model, words=words))
+            return cls._create(ModelFile(
+                model=model.model_copy(update={"init": None}), words=words,
+                resolution=None if resolution == image_size(model.name) else resolution,
+            ))
 
     @classmethod
     def _create(cls, file: ModelFile) -> Clip:
         open_clip = _open_clip()
         name = file.model.name
-        if name not in open_clip.list_models():
-            raise BdbenchError(
-                f"open_clip knows no model `{name}`",
-                "--set 'recipe.model.name=\"RN50\"' or another name that open_clip lists",
+        config(name)  # complains of an unknown name
+        try:
+            net = open_clip.create_model(
+                name, pretrained=None, pretrained_text=False, force_image_size=file.resolution
             )
-        net = open_clip.create_model(name, pretrained=None)
-        if file.model.tokenizer == "words":
-            size, length = _vocab_size(file.model), net.context_length
-            return cls(net, WordTokenizer(file.words, size, length), file)
-        return cls(net, open_clip.get_tokenizer(name), file)
+            if file.model.tokenizer == "words":
+                size, length = _vocab_size(file.model), net.context_length
+                return cls(net, WordTokenizer(file.words, size, length), file)
+            return cls(net, open_clip.get_tokenizer(name), file)
+        except Exception as error:  # of timm, transformers or the Hub, each in its own way
+            raise BdbenchError(
+                f"open_clip cannot build `{name}` here: {type(error).__name__}: {error}",
+                "install what it asks for, or take a model that needs nothing else:"
+                " `bdbench run --set recipe.model=RN50`",
+            ) from error
 
     def save(self, folder: Path) -> None:
         """Write `model.safetensors` and `model.json`."""
         save_file(self.state(), folder / "model.safetensors")
-        (folder / "model.json").write_text(self.file.model_dump_json(), encoding="utf-8")
+        (folder / "model.json").write_text(self.file.text(), encoding="utf-8")
 
     def state(self) -> dict[str, Tensor]:
         """All parameters and buffers, contiguous, by name."""
         return {k: v.detach().contiguous().clone() for k, v in self.model.state_dict().items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Set all parameters and buffers; BdbenchError names missing and unexpected ones."""
-        try:
-            missing, unexpected = self.model.load_state_dict(state, strict=False)
-        except RuntimeError as error:  # a tensor of another shape
+        """Set all parameters and buffers.
+
+        BdbenchError says how many are missing, unexpected or of another shape, and names some.
+        """
+        own = self.model.state_dict()
+        odd = {
+            "missing": [f"`{name}`" for name in own if name not in state],
+            "unexpected": [f"`{name}`" for name in state if name not in own],
+            "of another shape": [
+                f"`{name}` {list(state[name].shape)}, not {list(value.shape)}"
+                for name, value in own.items() if name in state and state[name].shape != value.shape
+            ],
+        }
+        wrong = [
+            f"{len(names)} of {len(own)} {what} ({', '.join(names[:_NAMED])}"
+            f"{', ...' * (len(names) > _NAMED)})" for what, names in odd.items() if names
+        ]
+        if wrong:
             raise BdbenchError(
-                f"the weights do not fit `{self.file.model.name}`: {error}"
-            ) from error
-        if missing or unexpected:
-            raise BdbenchError(
-                f"the weights do not fit `{self.file.model.name}`:"
-                f" missing `{list(missing)[:5]}`, unexpected `{list(unexpected)[:5]}`"
+                f"the weights do not fit `{self.file.model.name}`: {'; '.join(wrong)}",
+                "name the model that they are of: `bdbench run --set recipe.model=NAME`",
             )
+        self.model.load_state_dict(state)
 
     @classmethod
     def load(cls, folder: Path, weights: str = "model.safetensors") -> Clip:
@@ -188,7 +203,7 @@ class Clip:
 
     def width(self) -> int:
         """Dimensions of the embeddings."""
-        return int(_config(self.file.model)["embed_dim"])
+        return int(config(self.file.model.name)["embed_dim"])
 
     @property
     def scale(self) -> Tensor:
@@ -217,7 +232,7 @@ class Clip:
             head = _open_clip().build_zero_shot_classifier(
                 self.model, self.tokenize, list(classes),
                 [lambda name, t=template: t.format(name) for template in templates],
-                num_classes_per_batch=len(classes),
+                num_classes_per_batch=max(1, min(len(classes), _PROMPTS // len(templates))),
             )
         return torch.as_tensor(head)
 
@@ -237,13 +252,5 @@ class _Evaluating:
         self._model.train(self._before)
 
 
-def _config(model: Model) -> dict[str, Any]:
-    """The architecture in open_clip's form."""
-    config = own_config(model.name) or _open_clip().get_model_config(model.name)
-    if config is None:
-        raise BdbenchError(f"open_clip knows no model `{model.name}`", "see `bdbench list recipe`")
-    return dict(config)
-
-
 def _vocab_size(model: Model) -> int:
-    return int(_config(model)["text_cfg"]["vocab_size"])
+    return int(config(model.name)["text_cfg"]["vocab_size"])

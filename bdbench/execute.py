@@ -15,7 +15,7 @@ from typing import Any
 
 from bdbench.api import told
 from bdbench.errors import BdbenchError, CellFailed
-from bdbench.plan import Node, Overrides, Plan, cells, plan
+from bdbench.plan import UNKNOWN, Node, Overrides, Plan, cells, plan, with_checkpoint
 from bdbench.registry import Registry
 from bdbench.schema import Card
 from bdbench.store import Store
@@ -58,15 +58,15 @@ class _Worker:
             events.put((self, json.loads(line)))
         events.put((self, None))
 
-    def start(self, node: Node, store: Store, plugins: Sequence[Path], stages: Mapping[str, str]
-    ) -> None:
+    def start(self, node: Node, store: Store, plugins: Sequence[Path], todo: Plan) -> None:
         self.node = node
         job = {
             "store": str(store.root), "plugins": [str(path.absolute()) for path in plugins],
+            "files": todo.files,
             "node": {
                 "stage": node.stage, "key": node.key, "label": node.label, "spec": node.spec,
                 "local": node.local,
-                "inputs": {role: [stages[key], key] for role, key in node.inputs.items()},
+                "inputs": {role: [todo.stages[key], key] for role, key in node.inputs.items()},
             },
         }
         assert self._process.stdin is not None
@@ -135,7 +135,7 @@ def _work(
                 free -= threads
                 del waiting[key]
                 listen(NodeEvent("started", node))
-                worker.start(node, store, plugins, todo.stages)
+                worker.start(node, store, plugins, todo)
             worker, event = events.get()
             if worker.node is None:
                 raise CellFailed("a worker process died at its start", "see the messages above")
@@ -198,23 +198,27 @@ def read_card(store: Store, key: str) -> Card:
 
 
 def run(
-    attack: str = "badnet", objective: str = "mmcl_ssl", defense: str = "cleanclip", *,
-    recipe: str = "tiny", seed: int = 0, overrides: Overrides | None = None,
+    attack: str = "badnet", objective: str | None = None, defense: str = "cleanclip", *,
+    recipe: str = "tiny", seed: int = 0, checkpoint: str | Path | None = None,
+    overrides: Overrides | None = None,
     plugins: Sequence[str | Path] = (), store: str | Path | None = None,
     listen: Listener = lambda event: None,
 ) -> Card:
     """Run one cell, or reuse what the store has of it, and return its card.
 
     `overrides` maps attack, objective, defense, dataset or recipe to the values to change, as
-    `--set` does. Raises BdbenchError on bad input and CellFailed when a stage fails.
+    `--set` does. `checkpoint` is a file with a model trained elsewhere, to be defended as it is;
+    `objective` then only says what it was trained with, by default `unknown`, otherwise `mmcl_ssl`.
+    Raises BdbenchError on bad input and CellFailed when a stage fails.
     """
     paths = [Path(path) for path in plugins]
     registry = Registry(paths)
+    objective = objective or ("mmcl_ssl" if checkpoint is None else UNKNOWN)
     wanted = cells(
         registry, recipe=recipe, attacks=[attack], objectives=[objective], defenses=[defense],
         seeds=[seed],
     )
-    todo = plan(registry, wanted, overrides)
+    todo = plan(registry, wanted, with_checkpoint(overrides or {}, checkpoint))
     place = Store(None if store is None else Path(store))
     execute(todo, place, paths, listen)
     return read_card(place, todo.cards[wanted[0]])

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
-from pathlib import Path
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 from bdbench.api import Dataset, Repair
 from bdbench.errors import BdbenchError
 from bdbench.hashing import derive_seed, key_of
-from bdbench.registry import ALL, MODEL_CONFIGS, Registry, near, own_config
+from bdbench.models import architectures, check_resolution, own_config, weights_address
+from bdbench.registry import ALL, Registry, near
 from bdbench.schema import Cell, Kind, Recipe, Ref
 
-StageName = Literal["data", "poison", "pretrain", "defend", "evaluate", "card"]
+StageName = Literal["checkpoint", "data", "poison", "pretrain", "defend", "evaluate", "card"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 STAGE_VERSIONS: dict[StageName, int] = dict.fromkeys(STAGES, 1)
 """Raised when a stage's code changes what comes out of the same spec."""
@@ -24,6 +23,8 @@ STAGE_VERSIONS: dict[StageName, int] = dict.fromkeys(STAGES, 1)
 Overrides = Mapping[str, Mapping[str, Any]]
 """By attack, objective, defense, dataset or recipe: what `--set` changes."""
 OVERRIDABLE = ("attack", "objective", "defense", "dataset", "recipe")
+UNKNOWN = "unknown"
+"""The objective of a model from elsewhere, where nobody says what it was trained with."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Plan:
     """The stage of each key."""
     cards: dict[Cell, str] = field(default_factory=dict)
     """The key of each cell's card."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Paths of the user's files, by the address that stands for them in the specs."""
 
     def add(self, node: Node) -> str:
         """Add a node unless it is there; returns its key."""
@@ -91,6 +94,7 @@ def plan(registry: Registry, wanted: Iterable[Cell], overrides: Overrides | None
         if kind not in OVERRIDABLE:
             raise BdbenchError(f"`{kind}` cannot be set", near(kind, OVERRIDABLE))
     result = Plan()
+    changes = _addressed(changes, result.files)
     metrics = [registry.resolve("metric", entry.name)[0] for entry in registry.entries("metric")]
     for cell in wanted:
         found = resolve(registry, cell, metrics, changes)
@@ -98,12 +102,31 @@ def plan(registry: Registry, wanted: Iterable[Cell], overrides: Overrides | None
     return result
 
 
-@cache
-def architectures() -> list[str]:
-    """The names that open_clip and we have a model configuration for; imports neither."""
-    spec = importlib.util.find_spec("open_clip")
-    theirs = Path(spec.origin).parent / "model_configs" if spec and spec.origin else MODEL_CONFIGS
-    return sorted({path.stem for place in (MODEL_CONFIGS, theirs) for path in place.glob("*.json")})
+def with_checkpoint(changes: Overrides, path: object) -> Overrides:
+    """The changes with the file of a model trained elsewhere among them; as they are for None."""
+    if path is None:
+        return changes
+    return {**changes, "recipe": {**changes.get("recipe", {}), "checkpoint": str(path)}}
+
+
+def _addressed(changes: Overrides, files: dict[str, str]) -> Overrides:
+    """The changes with the address of every file of weights in place of its path.
+
+    `files` takes the paths. Weights from elsewhere have no vocabulary of words, so naming some sets
+    the tokenizer of their architecture.
+    """
+    recipe = dict(changes.get("recipe", {}))
+    given = recipe.get("model", {})
+    model = {"name": given} if isinstance(given, str) else dict(given)
+    found = False
+    for table, name in ((recipe, "checkpoint"), (model, "init")):
+        if table.get(name) is not None:
+            table[name], path = weights_address(str(table[name]))
+            files.update({table[name]: str(path)} if path else {})
+            found = True
+    if not found:
+        return changes
+    return {**changes, "recipe": {**recipe, "model": {"tokenizer": "open_clip", **model}}}
 
 
 @dataclass(frozen=True)
@@ -145,7 +168,10 @@ def resolve(
     local = {name: value for name, value in given.items() if name in hidden}
     dataset_ref, _ = find("dataset", recipe.dataset)
     attack, _ = find("attack", cell.attack)
-    objective, _ = find("objective", cell.objective)
+    if recipe.checkpoint is not None and cell.objective == UNKNOWN:
+        objective = Ref(kind="objective", name=UNKNOWN, use="")
+    else:
+        objective, _ = find("objective", cell.objective)
     defense, sweep = find("defense", cell.defense)
     dataset = registry.build("dataset", dataset_ref.identity(), local)
     role = registry.load(registry.entry("defense", cell.defense))
@@ -167,6 +193,18 @@ def resolve(
     if dataset_ref.params.get("digest") == "":
         params = dataset_ref.params | {"digest": dataset.fingerprint()}
         dataset_ref = dataset_ref.model_copy(update={"params": params})
+    check_resolution(recipe.model.name, recipe.resolution)
+    if recipe.checkpoint is not None and recipe.model.init is not None:
+        raise BdbenchError(
+            f"`{cell.recipe}` names weights to start training from, `{recipe.model.init}`, and a"
+            " model that is not trained here", "leave `--checkpoint` or `recipe.model.init` out",
+        )
+    words = recipe.model.tokenizer == "words" or own_config(recipe.model.name) is not None
+    if words and (recipe.checkpoint or recipe.model.init):
+        raise BdbenchError(
+            f"`{recipe.model.name}` is to read with a vocabulary of words, which no file of weights"
+            " holds", "name the model of the file: `bdbench run --set recipe.model=RN50`",
+        )
     return Resolved(
         recipe=recipe, attack=attack, objective=objective, defense=defense, dataset=dataset_ref,
         metrics=metrics, sweep=sweep, seeded=dataset.seeded, local=local,
@@ -184,6 +222,12 @@ def add_cell(
     seeds["data"] = derive_seed(cell.seed, "data") if found.seeded else 0
     where = f"{cell.attack} / {cell.objective}"
     augment, threads = recipe.augment.model_dump(mode="json"), recipe.threads
+    model = recipe.model.model_dump(mode="json", exclude={"init"})
+
+    def weights(source: str) -> str:
+        return result.add(Node("checkpoint", f"{recipe.model.name} from {source[:23]}", {
+            "model": model, "source": source, "resolution": recipe.resolution,
+        }, {}))
 
     data = result.add(Node("data", recipe.dataset, {
         "dataset": found.dataset.identity(), "resolution": recipe.resolution,
@@ -191,13 +235,17 @@ def add_cell(
     }, {}, local=dict(found.local)))
     poison = result.add(Node("poison", cell.attack, {
         "attack": attack.identity(), "target": recipe.target, "seed": seeds["poison"],
+        **({"trigger_only": True} if recipe.checkpoint else {}),
     }, {"data": data}))
-    pretrain = result.add(Node("pretrain", where, {
-        "model": recipe.model.model_dump(mode="json"), "config": own_config(recipe.model.name),
-        "objective": objective.identity(),
-        "train": recipe.pretrain.model_dump(mode="json"), "augment": augment,
-        "threads": threads.pretrain, "seed": seeds["pretrain"],
-    }, {"data": data, "poison": poison}, threads.pretrain))
+    init = {"init": weights(recipe.model.init)} if recipe.model.init else {}
+    pretrain = weights(recipe.checkpoint) if recipe.checkpoint else result.add(Node(
+        "pretrain", where, {
+            "model": model, "config": own_config(recipe.model.name),
+            "objective": objective.identity(),
+            "train": recipe.pretrain.model_dump(mode="json"), "augment": augment,
+            "threads": threads.pretrain, "seed": seeds["pretrain"],
+        }, {"data": data, "poison": poison, **init}, threads.pretrain,
+    ))
 
     def evaluation(label: str, model: str) -> str:
         return result.add(Node(
@@ -205,7 +253,7 @@ def add_cell(
             {"data": data, "poison": poison, "model": model}, threads.defend,
         ))
 
-    inputs = {"data": data, "poison": poison, "pretrain": pretrain,
+    inputs = {"data": data, "poison": poison, **init, "pretrain": pretrain,
               "start": evaluation(f"{where} / start", pretrain)}
     runs = found.runs()
     for i, swept in enumerate(runs):
@@ -224,7 +272,7 @@ def add_cell(
             for ref in (attack, objective, defense, found.dataset)
         },
         "metrics": [ref.model_dump(mode="json") for ref in found.metrics],
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": recipe.model_dump(mode="json", exclude_none=True),
         "overridden": dict(overridden or {}),
         "seeds": seeds,
         "runs": runs,

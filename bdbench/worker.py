@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TextIO
 
 from bdbench.errors import BdbenchError
@@ -27,10 +28,12 @@ Event = dict[str, Any]
 
 
 def run_node(
-    store: Store, registry: Registry, node: Mapping[str, Any], report: Callable[[Event], None]
+    store: Store, registry: Registry, node: Mapping[str, Any], report: Callable[[Event], None],
+    files: Mapping[str, str] = MappingProxyType({}),
 ) -> bool:
     """Compute and publish a node unless it is in the store by now; True when it was.
 
+    `files` has the paths of the user's files by address.
     A second process that wants the same node waits here and then finds it done.
     """
     stage, key = node["stage"], node["key"]
@@ -49,7 +52,8 @@ def run_node(
             report(dict(progress))
 
         run = importlib.import_module(f"bdbench.stages.{stage}").run
-        samples = run(node["spec"], inputs, work, Context(registry, told, node["local"]))
+        context = Context(registry, told, node["local"], files)
+        samples = run(node["spec"], inputs, work, context)
         store.publish(
             stage, key, label=node["label"], spec=node["spec"],
             inputs={role: at[1] for role, at in node["inputs"].items()},
@@ -70,7 +74,8 @@ def _serve(jobs: TextIO, out: TextIO) -> None:
         registry = Registry(map(Path, job["plugins"]))
         try:
             reused = run_node(
-                store, registry, job["node"], lambda e: _answer(out, {"event": "progress", **e})
+                store, registry, job["node"], lambda e: _answer(out, {"event": "progress", **e}),
+                job["files"],
             )
         except BdbenchError as error:
             _answer(out, {"event": "error", "message": error.message, "hint": error.hint,

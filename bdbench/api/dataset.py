@@ -55,7 +55,7 @@ class Rows:
     ids: NDArray[np.int64]
     """[n] unique over all splits; randomness is addressed by them."""
     images: NDArray[np.uint8] | list[bytes]
-    """[n, 3, resolution, resolution], or n JPEG files of that size: one form in all of a dataset."""
+    """[n, 3, resolution, resolution], or n JPEG files of that size; one form per dataset."""
     captions: list[str]
     """n captions; empty strings in splits that are only labelled."""
     labels: NDArray[np.int64]

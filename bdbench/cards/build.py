@@ -113,6 +113,9 @@ def build_card(
         target=poison["target"], requested=poison["requested"], poisoned=poison["poisoned"],
         pairs=poison["pairs"], examples=_examples(inputs["poison"]),
     )
+    declared = None
+    if recipe.checkpoint is not None:
+        declared = spec["components"]["attack"]["params"]["rate"] > 0
     stages: Sequence[Stage] = [
         Stage(stage=a.manifest.stage, label=a.manifest.label, key=a.manifest.key,
               files=a.manifest.files)
@@ -120,7 +123,7 @@ def build_card(
     ]
     return Card(
         cell=Cell(**spec["cell"]),
-        verdict=verdict(trajectory[0], counts, recipe.gate),
+        verdict=verdict(trajectory[0], counts, recipe.gate, declared),
         components={kind: Ref(**ref) for kind, ref in spec["components"].items()},
         metrics=tuple(Ref(**ref) for ref in spec["metrics"]),
         recipe=recipe,

@@ -89,12 +89,19 @@ def select(
     )
 
 
-def verdict(start: Point, poison: Poison, gate: Gate) -> Verdict:
+def verdict(
+    start: Point, poison: Poison, gate: Gate, declared: bool | None = None
+) -> Verdict:
     """Whether the attack worked on the undefended model `start`; a control if nothing is poisoned.
 
-    The gate asks for a lift (ASR minus base rate) and a clean accuracy, both as rates.
+    The gate asks for a lift (ASR minus base rate) and a clean accuracy, both as rates. `declared`
+    is for a model from elsewhere, of which no count is known: whether an attack is looked for.
     """
-    if not poison.poisoned:
+    if declared is False:
+        return Verdict(
+            status="control", reason="the model is from elsewhere, and no attack is looked for"
+        )
+    if not (poison.poisoned or declared):
         asked = f"although {poison.requested} were asked for" if poison.requested else "by design"
         return Verdict(status="control", reason=f"no training pair is poisoned, {asked}")
     (lift,), (acc,) = values([start], "lift"), values([start], "clean_top1")

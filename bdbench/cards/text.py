@@ -22,6 +22,8 @@ HEADLINE = ("clean_top1", "asr_top1", "base_rate", "lift", "triggered_top1")
 """The metrics shown for every selected model; the trajectory shows all."""
 
 _SHORT = dict(zip(HEADLINE, ("clean", "ASR [95 %]", "base", "lift", "triggered"), strict=True))
+_DIGITS = 23
+"""Characters of an address of weights that are shown: 16 digits of its sha256."""
 
 
 def percent(value: float) -> str:
@@ -87,7 +89,7 @@ def summary(card: Card) -> RenderableType:
         table.add_row(*map(Text, (rule, clean(place(point)), *figures)))
     return Group(
         Text(clean(f"{cell.defense} against {cell.attack} on {cell.objective}"), style="bold"),
-        Text(clean(f"recipe {cell.recipe}, seed {cell.seed}"), style="dim"),
+        Text(clean(f"recipe {cell.recipe}, seed {cell.seed}{_origin(card)}"), style="dim"),
         Text(clean(f"{card.verdict.status}: {card.verdict.reason}")),
         Text(),
         table,
@@ -108,6 +110,14 @@ def _further(card: Card) -> Iterator[Text]:
                 for name, point in points.items()
             )
             yield Text(clean(f"{metric.name}: {told}"))
+
+
+def _origin(card: Card) -> str:
+    """What the model was made from, if not from random weights here."""
+    model = card.recipe.model
+    if card.recipe.checkpoint is not None:
+        return f", a {model.name} from elsewhere, {card.recipe.checkpoint[:_DIGITS]}"
+    return f", from the weights {model.init[:_DIGITS]}" if model.init is not None else ""
 
 
 def _blind_oracle(card: Card) -> Iterator[Text]:
@@ -160,7 +170,9 @@ def parameters(card: Card) -> Iterator[tuple[str, str, str, bool]]:
             yield f"{role} {ref.name}", name, json.dumps(value), name in ref.overridden
     changed = set(_flat(card.overridden))
     methods = {"summary", "attacks", "objectives", "defenses", "datasets"}
-    for name, value in _flat(card.recipe.model_dump(mode="json", exclude=methods)).items():
+    for name, value in _flat(
+        card.recipe.model_dump(mode="json", exclude=methods, exclude_none=True)
+    ).items():
         yield f"recipe {card.cell.recipe}", name, json.dumps(value), name in changed
 
 

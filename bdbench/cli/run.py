@@ -18,7 +18,7 @@ from bdbench.cli.overrides import parse
 from bdbench.cli.progress import RunProgress
 from bdbench.errors import BdbenchError
 from bdbench.execute import execute, read_card
-from bdbench.plan import STAGES, Plan, cells, plan
+from bdbench.plan import STAGES, UNKNOWN, Plan, cells, plan, with_checkpoint
 from bdbench.registry import ALL, Registry
 from bdbench.schema import Card, Cell
 from bdbench.store import Store, disk_errors
@@ -42,6 +42,10 @@ def run(
         help=f"Repeat for several; 0 to {MAX_SEED}. Default: 0.")] = None,
     track: Annotated[str | None, typer.Option(
         help="Take recipe, and what is not given of the rest, from a leaderboard's track.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(metavar="FILE", help=(
+        "Defend the model in this file instead of training one; `--set recipe.model=RN50` says what"
+        " it is, and `--objective` what it was trained with. Of OpenAI and CleanCLIP:"
+        " `RN50-quickgelu`."))] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="Change a parameter, as in `defense.lr=1e-3`."),
@@ -61,8 +65,15 @@ def run(
             )
     registry = Registry(plugins)
     given = {"attack": attack, "objective": objective, "defense": defense}
+    if checkpoint is not None:
+        given["objective"] = objective = objective or [UNKNOWN]
+        if "all" in objective or len(set(objective)) > 1:
+            raise BdbenchError(
+                f"the model `{checkpoint}` was trained with one objective, and several are named",
+                f"`--objective mmcl`, or leave it out: it is then `{UNKNOWN}`",
+            )
     wanted = _cells(registry, track, recipe, given, seed)
-    todo = plan(registry, wanted, parse(set_ or []))
+    todo = plan(registry, wanted, with_checkpoint(parse(set_ or []), checkpoint))
     store = Store()
     if only_plan:
         _print_plan(todo, store, as_json)
@@ -90,7 +101,8 @@ def run(
     for path in paths.values():
         typer.echo(f"card: {path}")
     words = (
-        _compare(track, given) if track else _next(wanted[-1], cards[wanted[-1]], set_ or [])
+        _compare(track, given) if track
+        else _next(wanted[-1], cards[wanted[-1]], set_ or [], checkpoint)
     )
     words += [word for path in plugins for word in ("--plugin", str(path))]
     typer.echo(f"next: {clean(shlex.join(words))}")
@@ -129,19 +141,25 @@ def _compare(track: str, given: Mapping[str, Sequence[str] | None]) -> list[str]
     return ["bdbench", "leaderboard", "show", "--track", track]
 
 
-def _next(cell: Cell, card: Card, settings: Sequence[str]) -> list[str]:
+def _next(
+    cell: Cell, card: Card, settings: Sequence[str], checkpoint: str | None
+) -> list[str]:
     """The comparison that says most after this cell."""
     objective, defense = cell.objective, cell.defense
     if card.verdict.status == "attack_failed":
         return ["bdbench", "show", f"attack/{cell.attack}"]
-    if objective != "mmcl":
+    if card.recipe.checkpoint is not None:
+        defense = "finetune" if defense == "cleanclip" else "cleanclip"
+    elif objective != "mmcl":
         objective = "mmcl"
     elif defense != "finetune":
         defense = "finetune"
     else:
         objective, defense = "mmcl_ssl", "cleanclip"
-    words = ["bdbench", "run", "--attack", cell.attack, "--objective", objective,
-             "--defense", defense]
+    words = ["bdbench", "run", "--attack", cell.attack]
+    words += [] if objective == UNKNOWN else ["--objective", objective]
+    words += ["--defense", defense]
+    words += [] if checkpoint is None else ["--checkpoint", checkpoint]
     words += [] if cell.recipe == RECIPE else ["--recipe", cell.recipe]
     words += ["--seed", str(cell.seed)] if cell.seed else []
     for setting in settings:
@@ -168,7 +186,7 @@ def _print_plan(todo: Plan, store: Store, as_json: bool) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("stage", "nodes", "reused", "to run"):
         table.add_column(name, justify="left" if name == "stage" else "right")
-    for stage in STAGES:
+    for stage in (stage for stage in STAGES if counts[stage]):
         nodes, old = counts[stage], reused[stage]
         table.add_row(stage, str(nodes), str(old), str(nodes - old))
     console = Console(highlight=False)

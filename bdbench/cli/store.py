@@ -1,8 +1,9 @@
-"""`bdbench store`: look at the artifacts and delete what no card needs."""
+"""`bdbench store`: look at the artifacts, export models, delete what no card needs."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,9 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from bdbench.cards.text import clean, counted
+from bdbench.export import export
 from bdbench.store import Store, disk_errors
 
-app = typer.Typer(no_args_is_help=True, help="Look at the artifacts; delete what no card needs.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Look at the artifacts; export a model; delete what no card needs.",
+)
 
 
 def _store() -> Store:
@@ -62,4 +67,24 @@ def gc(
         typer.echo(str(path))
     typer.echo(
         f"{'would delete' if dry_run else 'deleted'} {counted(len(doomed), 'folder')}", err=True
+    )
+
+
+@app.command("export")
+def export_model(
+    key: Annotated[str, typer.Argument(help="Of a model: stage pretrain, checkpoint or defend.")],
+    folder: Annotated[Path, typer.Argument(help="A new folder for the two files.")],
+    step: Annotated[int | None, typer.Option(
+        help="Epoch of the defense; by default the last.")] = None,
+) -> None:
+    """Write a model as a folder that open_clip loads as `local-dir:FOLDER`."""
+    store = _store()
+    with disk_errors(store.root):
+        file = export(store, key, folder, step)
+    for note in store.notes:
+        typer.echo(f"note: {clean(note)}", err=True)
+    typer.echo(str(folder))
+    source, name = f"local-dir:{folder}", file.model.name
+    typer.echo(
+        clean(f"open_clip.create_model({source!r}), open_clip.get_tokenizer({name!r})"), err=True
     )

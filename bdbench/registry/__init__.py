@@ -26,17 +26,6 @@ from bdbench.schema import KINDS, Defaults, Kind, Recipe, Ref
 
 ALL = "all"
 """What stands for every registered name."""
-MODEL_CONFIGS = Path(__file__).parent.parent / "model_configs"
-"""Architectures of ours, in open_clip's form."""
-
-
-def own_config(name: str) -> dict[str, Any] | None:
-    """The architecture if the configuration is one of ours; None for one of open_clip's.
-
-    It is part of the key, so that an edited configuration is another model.
-    """
-    path = MODEL_CONFIGS / f"{name}.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
 def share_dir(name: str) -> Path:

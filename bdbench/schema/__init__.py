@@ -19,6 +19,7 @@ from bdbench.schema.recipe import (
     Defaults,
     Gate,
     Model,
+    ModelFile,
     Recipe,
     Selection,
     Threads,
@@ -39,8 +40,8 @@ from bdbench.schema.track import (
 
 __all__ = [
     "CARD_VERSION", "KINDS", "LARGEST_DIFFERENCE", "SUBMITTABLE", "Augment", "Card", "Cell",
-    "CleanBudget", "Cleaned", "Cost", "Defaults", "Gate", "Kind", "Level", "Model", "Point",
-    "Poison", "Provenance", "Recipe", "Ref", "Reported", "ReportedRow", "Score", "Selection",
-    "Selections", "Stage", "Statistic", "Status", "Strict", "Submission", "Threads", "Track",
-    "Training", "Verdict", "Verification",
+    "CleanBudget", "Cleaned", "Cost", "Defaults", "Gate", "Kind", "Level", "Model", "ModelFile",
+    "Point", "Poison", "Provenance", "Recipe", "Ref", "Reported", "ReportedRow", "Score",
+    "Selection", "Selections", "Stage", "Statistic", "Status", "Strict", "Submission", "Threads",
+    "Track", "Training", "Verdict", "Verification",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bdbench.schema.refs import Strict, Training
 
@@ -31,6 +31,32 @@ class Model(Strict):
     """A configuration that open_clip knows, or one of `bdbench/model_configs`."""
     tokenizer: Literal["open_clip", "words"] = "open_clip"
     """`words`: one token per word of the training captions, for closed vocabularies."""
+    init: str | None = None
+    """Weights to start the pre-training from: a tag of open_clip, or the sha256 of a file."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        """`recipe.model=RN50` is short for its name, with open_clip's tokenizer."""
+        return {"name": value} if isinstance(value, str) else value
+
+
+class ModelFile(Strict):
+    """`model.json`: what it takes to rebuild the model around its weights."""
+
+    model: Model
+    words: tuple[str, ...] = ()
+    """Vocabulary of the `words` tokenizer, in the order of the tokens."""
+    resolution: int | None = None
+    """Side of the images, in pixels; None for the configuration's own."""
+    mean: tuple[float, float, float] | None = None
+    """Of the channels, subtracted from the images; None for CLIP's."""
+    std: tuple[float, float, float] | None = None
+    """Of the channels, by which the images are divided; None for CLIP's."""
+
+    def text(self) -> str:
+        """The content of the file; what is None is left out."""
+        return self.model_dump_json(exclude_none=True)
 
 
 class CleanBudget(Strict):
@@ -85,6 +111,8 @@ class Recipe(Strict):
     target: str
     """The class every triggered image should be called."""
     model: Model
+    checkpoint: str | None = None
+    """sha256 of a file with a model trained elsewhere, taken in place of pre-training one."""
     pretrain: Training
     augment: Augment = Augment()
     budget: CleanBudget

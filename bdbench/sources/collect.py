@@ -43,7 +43,7 @@ class Collected:
         return sum(pq.read_metadata(piece.index).num_rows for piece in self.pieces)
 
     def tables(self) -> Iterator[pa.Table]:
-        """Per piece `caption`, None where there is none, `label`, -1 where there is none, `size`."""
+        """Per piece `caption` (None: there is none), `label` (-1: there is none) and `size`."""
         for piece in self.pieces:
             yield pq.read_table(piece.index)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from bdbench.errors import BdbenchError
 from bdbench.sources.files import wanted_columns
@@ -67,7 +68,7 @@ def parse(url: str) -> dict[str, str]:
     return found.groupdict()
 
 
-def _stream(id: str, revision: str, config: str | None, split: str, image: str):  # type: ignore[no-untyped-def]
+def _stream(id: str, revision: str, config: str | None, split: str, image: str) -> Any:
     import datasets
 
     try:

@@ -18,10 +18,12 @@ _TEMPLATES = {"imagenet": "OPENAI_IMAGENET_TEMPLATES", "simple": "SIMPLE_IMAGENE
 def _metadata() -> Any:
     """open_clip's file of names and templates, read alone: the package would import torch."""
     package = importlib.util.find_spec("open_clip")
-    assert package and package.origin
+    assert package
+    assert package.origin
     path = Path(package.origin).parent / "zero_shot_metadata.py"
     spec = importlib.util.spec_from_file_location("_zero_shot_metadata", path)
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -37,7 +39,8 @@ def _lines(path: Path) -> list[str]:
 
 def known_names() -> list[str]:
     """The sets of class names that need no file."""
-    return sorted([*_OPEN_CLIP, *(path.stem for path in (share_dir("registry") / "names").iterdir())])
+    shipped = (share_dir("registry") / "names").glob("*.txt")
+    return sorted([*_OPEN_CLIP, *(path.stem for path in shipped)])
 
 
 def class_names(names: str, root: Path) -> list[str]:

@@ -32,8 +32,9 @@ class Source(Strict):
     """Samples in files, and which of them."""
 
     files: str
-    """Below the dataset's `path`, or an address that fsspec opens: tar shards (WebDataset), parquet,
-    a CSV or TSV of image paths, or a folder; with `{000..123}`, `{a,b}` and `*`. Or `hub:`."""
+    """Below the dataset's `path`, or an address that fsspec opens: tar shards (WebDataset),
+    parquet, a CSV or TSV of image paths, or a folder; with `{000..123}`, `{a,b}` and `*`. Or a
+    dataset of the Hub, `hub:OWNER/NAME@REVISION[:CONFIG]/SPLIT`."""
     image: str = "image"
     """Column of the image's path or bytes, in a table."""
     caption: str = "caption"
@@ -95,7 +96,8 @@ class Source(Strict):
                 continue
             if not _is_remote(url) and not Path(url).exists():
                 raise BdbenchError(
-                    f"`{url}` does not exist", "--set 'dataset.path=\"DIR\"' says where the data lie"
+                    f"`{url}` does not exist",
+                    "--set 'dataset.path=\"DIR\"' says where the data lie",
                 )
             found.append((name, url))
         return found

@@ -1,4 +1,4 @@
-"""WebDataset shards: `<key>.jpg` beside `<key>.txt` or `<key>.cls` in a tar; nothing is unpacked."""
+"""WebDataset shards: `<key>.jpg` beside `<key>.txt` or `<key>.cls`; nothing is unpacked."""
 
 from __future__ import annotations
 

@@ -26,6 +26,8 @@ class Context:
     """Takes progress as JSON data."""
     local: Mapping[str, Any] = field(default_factory=dict)
     """Where on this machine the data lie: fields of the dataset that no key holds."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Paths of the user's files, by the address that stands for them in a spec."""
 
 
 Run = Callable[[Mapping[str, Any], Inputs, Path, Context], int]

@@ -113,7 +113,7 @@ def run(spec: Mapping[str, Any], inputs: Inputs, work: Path, context: Context) -
             " last it kept, and only kept models are evaluated",
             "call `budget.snapshot(clip, step)` on it, with a step after that",
         )
-    (work / "model.json").write_text(repaired.file.model_dump_json(), encoding="utf-8")
+    (work / "model.json").write_text(repaired.file.text(), encoding="utf-8")
     lines = "".join(json.dumps(epoch) + "\n" for epoch in logs)
     (work / "train.jsonl").write_text(lines, encoding="utf-8")
     return len(logs) * len(budget.pairs)

@@ -1,4 +1,8 @@
-"""poison: choose the pairs, draw the trigger, write the manifest. No image is written."""
+"""poison: choose the pairs, draw the trigger, write the manifest. No image is written.
+
+For a model from elsewhere only the trigger is drawn: as the attack would draw it here, with the
+same seed on the same pairs.
+"""
 
 from __future__ import annotations
 
@@ -42,13 +46,15 @@ def run(spec: Mapping[str, Any], inputs: Inputs, work: Path, context: Context) -
     target = Target(spec["target"], label, data.file.templates)
     state = attack.prepare(pairs, target, _rng(seed, "prepare"))
     _try_trigger(attack, state, pairs, seed)
-    requested = round(attack.rate * len(pairs))
-    if attack.rate > 0 and requested == 0:
+    rate = 0.0 if spec.get("trigger_only") else attack.rate
+    requested = round(rate * len(pairs))
+    if rate > 0 and requested == 0:
         raise BdbenchError(
-            f"the poison rate `{attack.rate:g}` of `{len(pairs)}` pairs is no pair at all",
+            f"the poison rate `{rate:g}` of `{len(pairs)}` pairs is no pair at all",
             f"`bdbench run --set attack.rate={1 / len(pairs):.2g}` poisons one",
         )
-    positions = sorted(attack.choose(pairs, target, requested, _rng(seed, "choose")))
+    chosen = attack.choose(pairs, target, requested, _rng(seed, "choose")) if requested else []
+    positions = sorted(chosen)
     if len(set(positions)) != len(positions) or len(positions) > requested or any(
         not 0 <= position < len(pairs) for position in positions
     ):

@@ -1,4 +1,4 @@
-"""pretrain: train a model from scratch on the poisoned pairs."""
+"""pretrain: train a model on the poisoned pairs, from scratch or from given weights."""
 
 from __future__ import annotations
 
@@ -27,10 +27,13 @@ def run(spec: Mapping[str, Any], inputs: Inputs, work: Path, context: Context) -
     data = DataCache(inputs["data"].path)
     pairs = load_pairs(inputs["poison"], data, context.registry)
     training = Training(**spec["train"])
-    clip = Clip.build(
-        Model(**spec["model"]), pairs.captions, derive_seed(spec["seed"], "init"),
-        also=data.pairs("train").captions,
-    )
+    if "init" in inputs:
+        clip = Clip.load(inputs["init"].path)
+    else:
+        clip = Clip.build(
+            Model(**spec["model"]), pairs.captions, derive_seed(spec["seed"], "init"),
+            also=data.pairs("train").captions, resolution=data.file.resolution,
+        )
     log = fit(
         clip, objective, pairs, training, Augment(**spec["augment"]), seed=spec["seed"],
         state=work / RESUME / "fit.safetensors", report=lambda p: context.report(vars(p)),

@@ -175,6 +175,10 @@ def test_verdicts():
     assert "short on lift and clean_top1" in failed.reason
     assert f"lift {(round(0.034 * OTHERS) - 30) / OTHERS:.3f} (gate 0.5)" in failed.reason
     assert verdict(good, poison(0, requested=0), Gate()).status == "control"
+    # A model from elsewhere: nothing was poisoned here, and an attack is looked for, or none.
+    assert verdict(good, poison(0, requested=0), Gate(), True).status == "ok"
+    assert verdict(weak, poison(0, requested=0), Gate(lift=0.5), True).status == "attack_failed"
+    assert verdict(good, poison(0, requested=0), Gate(), False).status == "control"
     starved = verdict(good, poison(0), Gate())
     assert starved.status == "control"
     assert "although 180 were asked for" in starved.reason

@@ -236,3 +236,15 @@ def test_places():
     assert place(here.model_copy(update={"sweep": {}})) == "epoch 3"
     assert place(here.model_copy(update={"step": 0})) == "starting model"
     assert place(None) == "none qualifies"
+
+
+def test_weights_that_the_training_started_from_are_told(card: Card) -> None:
+    sha = "sha256:" + "ab" * 32
+    assert "from the weights" not in markdown(card) + terminal(card)
+    assert "model.init" not in markdown(card)
+    for init in ("openai", sha):
+        model = card.recipe.model.model_copy(update={"init": init})
+        other = card.model_copy(update={"recipe": card.recipe.model_copy(update={"model": model})})
+        assert f"image-caption pairs, from the weights `{init}`." in markdown(other)
+        assert f"seed 0, from the weights {init[:23]}\n" in terminal(other)
+    assert len(init[:23]) == len("sha256:") + 16

@@ -24,8 +24,8 @@ from tests.conftest import Command
 
 FLAGS = {
     "": ["--version"],
-    "run": ["--attack", "--objective", "--defense", "--recipe", "--seed", "--track", "--set",
-            "--plugin", "--strict", "--plan", "--json"],
+    "run": ["--attack", "--objective", "--defense", "--recipe", "--seed", "--track", "--checkpoint",
+            "--set", "--plugin", "--strict", "--plan", "--json"],
     "list": ["kind", "--plugin", "--json"],
     "show": ["what", "--plugin", "--json"],
     "new": ["kind", "path", "--name"],
@@ -41,6 +41,7 @@ FLAGS = {
     "store": [],
     "store ls": ["--json"],
     "store gc": ["--dry-run"],
+    "store export": ["key", "folder", "--step"],
 }
 """A new knob belongs into a component or a recipe; a new flag is a decision, taken here."""
 

@@ -70,7 +70,8 @@ def test_the_splits_hold_what_the_files_say(folder, tmp_path):
     held = cache.labelled("validation")
     assert held.labels.tolist() == [i % 4 for i in range(2, 10)]
     test = cache.labelled("test")
-    assert test.labels.tolist() == [0, 1, 2, 3, 0, 1, 2, 3] and test.classes == NAMES
+    assert test.labels.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert test.classes == NAMES
     again = cache.labelled("again")
     assert again.pixels[torch.arange(8)].equal(test.pixels[torch.arange(8)])
     assert not set(again.ids.tolist()) & set(test.ids.tolist())
@@ -91,7 +92,8 @@ def test_jpeg_files_where_the_pixels_would_be_too_many(folder, tmp_path):
     for split in ("train", "budget"):
         index = torch.tensor([4, 0, 3])
         a, b = one.pairs(split), two.pairs(split)
-        assert list(a.captions) == list(b.captions) and a.ids.equal(b.ids)
+        assert list(a.captions) == list(b.captions)
+        assert a.ids.equal(b.ids)
         assert b.pixels.shape == a.pixels.shape
         # Noise is the worst case for JPEG: close, and each the picture that is meant.
         difference = (a.images(index) - b.images(index)).abs().mean((1, 2, 3))
@@ -109,15 +111,16 @@ def test_other_words_than_a_class_are_no_label():
 
 
 def test_a_class_order_that_is_not_the_datasets_is_refused(folder, tmp_path):
-    with pytest.raises(BdbenchError, match="has `2` images of class `0`.*not `50`") as error:
+    with pytest.raises(BdbenchError, match=r"has `2` images of class `0`.*not `50`") as error:
         write(dataset(folder, per_class=50), 16, 0, tmp_path)
     assert "dataset.per_class=0" in error.value.hint
 
 
 def test_nothing_that_can_be_used_is_said(folder, tmp_path):
-    with pytest.raises(BdbenchError, match="`dataset.train` has no usable sample") as error:
+    with pytest.raises(BdbenchError, match=r"`dataset\.train` has no usable sample") as error:
         write(dataset(folder, train=Source(files="test.tar")), 16, 0, tmp_path)
-    assert "no caption" in error.value.message and "columns" in error.value.hint
+    assert "no caption" in error.value.message
+    assert "columns" in error.value.hint
 
 
 def test_the_path_is_in_no_identity_and_the_content_is(folder):

@@ -22,7 +22,7 @@ from bdbench.datasets.shapes import (
     Shapes,
 )
 from bdbench.datasets.shapes_world import COLOURS, GROUNDS, TEXTURES
-from bdbench.registry import MODEL_CONFIGS
+from bdbench.models import MODEL_CONFIGS
 
 N = 20_000
 RARE = 1e-4

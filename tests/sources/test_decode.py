@@ -30,7 +30,8 @@ def test_is_torchvisions_resize_and_centre_crop(size):
         v2.Resize(24, v2.InterpolationMode.BICUBIC), v2.CenterCrop(24),
     ])
     expected = np.asarray(transform(Image.open(io.BytesIO(data)))).transpose(2, 0, 1)
-    assert got.dtype == np.uint8 and got.shape == (3, 24, 24)
+    assert got.dtype == np.uint8
+    assert got.shape == (3, 24, 24)
     np.testing.assert_array_equal(got, expected)
 
 
@@ -87,7 +88,7 @@ def test_an_enormous_image_is_refused_by_its_header():
 
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0" * 9))
-    with pytest.raises(Unusable, match="^image too large$"):
+    with pytest.raises(Unusable, match=r"^image too large$"):
         decode(bomb, 16)
 
 
