@@ -52,7 +52,7 @@ def collect(
     """
     track = load_track(track_name, root)
     registry, place = Registry(plugins), store or Store()
-    entry = _entry(registry, name, track_name)
+    entry = _entry(registry, name)
     wanted = _cells(track, entry, track_name, evidence)
     todo = plan(registry, wanted)
     with disk_errors(place.root):
@@ -75,7 +75,7 @@ def submit(
 ) -> Written:
     """Write what `collect` finds into one file, and verify the file."""
     # The name is looked at first: what is wrong with it is cheaper to say than what is missing.
-    entry = _entry(Registry(plugins), name, track_name)
+    entry = _entry(Registry(plugins), name)
     path = out or Path(f"{entry.name}.json")
     if path.name != f"{entry.name}.json":
         raise BdbenchError(
@@ -116,7 +116,7 @@ def in_checkout() -> bool:
     return (share_dir("leaderboards").parent / ".git").exists()
 
 
-def _entry(registry: Registry, name: str, track: str) -> Entry:
+def _entry(registry: Registry, name: str) -> Entry:
     kind, _, stem = name.rpartition("/")
     found = [
         entry for entry in registry.entries()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -73,7 +74,11 @@ def verify(
         if not as_json:
             for cell in fresh:
                 typer.echo("\n".join(_lines(cell)))
-        _stop(report, [cell.check for cell in fresh], found, as_json)
+        _stop(
+            report, [cell.check for cell in fresh], found, as_json,
+            f"`bdbench verify {shlex.quote(str(file))} --held-out 3` draws other seeds and targets;"
+            " if they agree, the entry does not hold beyond the track's",
+        )
     if by is not None:
         found["badge"] = str(badge(case, done[-1], by, out))
         if not as_json:
@@ -87,7 +92,8 @@ def _run(todo: Plan, store: Store, plugins: Sequence[Path]) -> None:
 
 
 def _stop(
-    report: Report, checks: Sequence[Check], found: dict[str, Any], as_json: bool
+    report: Report, checks: Sequence[Check], found: dict[str, Any], as_json: bool,
+    hint: str | None = None,
 ) -> None:
     """End here if a check says no: what comes next would rest on it."""
     failed = sum(check.outcome == "no" for check in checks)
@@ -99,8 +105,8 @@ def _stop(
         name, track = report.case.submission.name, report.case.submission.track
     raise CheckFailed(
         f"{failed} of {len(checks)} checks say no",
-        "what it says is not what this version of bdbench finds: ask its authors to run it again"
-        f" and write it with `bdbench submit {name} --track {track} --author 'A. Name'`",
+        hint or "what it says is not what this version of bdbench finds: ask its authors to run it"
+        f" again and write it with `bdbench submit {name} --track {track} --author 'A. Name'`",
     )
 
 

@@ -139,6 +139,8 @@ def no_collection() -> Iterator[None]:
         yield
     finally:
         if was:
+            # Enabled with all of it in sight, the first collection would visit it at once.
+            gc.freeze()
             gc.enable()
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -26,7 +26,7 @@ class Pool:
 
     def add(self, value: Any) -> int:
         """The position of a value."""
-        name = json.dumps(value)
+        name = repr(value)
         if name not in self._at:
             self._at[name] = len(self.values)
             self.values.append(value)
@@ -40,9 +40,10 @@ class Pool:
         return self._cards[name]
 
 
-def short(value: object) -> str:
+@lru_cache(1 << 16)
+def short(value: str) -> str:
     """A string of someone else on one line, without control characters, cut at `LONGEST`."""
-    text = clean(str(value)[: 2 * LONGEST])
+    text = clean(value[: 2 * LONGEST])
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
@@ -134,7 +135,7 @@ def _component(ref: Ref) -> str:
 
 
 def _pairs(found: Mapping[str, object]) -> list[list[str]]:
-    return [[short(name), short(value)] for name, value in found.items()]
+    return [[short(name), short(str(value))] for name, value in found.items()]
 
 
 def _score(score: Score | None) -> list[Any] | None:

@@ -158,8 +158,7 @@ def _row(standing: Standing, axis: Axis, row: Row, beyond: Row | None) -> dict[s
     return {
         "name": row.name, "entry": at, "level": entry.level if entry else "built-in",
         "rank": row.rank, "apart": row.apart,
-        "unranked": row.unranked,
-        "worst": worst[0] if worst else None,
+        "unranked": row.unranked, "worst": worst[0] if worst else None,
         "loss": _mean(row.loss), "cells": row.cells, "failed": row.failed,
         "groups": [_group(group) for group in row.groups],
         "further": [_group(group) for group in further],

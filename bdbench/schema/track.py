@@ -27,8 +27,8 @@ Level = Literal["replayed", "reproduced"]
 LARGEST_DIFFERENCE: dict[Level, float] = {"replayed": 0.005, "reproduced": 0.1}
 """Of a rate, between a submission and what another machine finds.
 
-The same model turns a few answers that were close; a training that rounds differently ends
-elsewhere, about as far as another order of the pairs would take it.
+The same model turns a few answers that were close, and a training that rounds differently ends at
+another model. Both are what maintainers accept; neither was measured between machines.
 """
 
 
@@ -75,7 +75,7 @@ class Track(Strict):
     gate: Gate = Gate()
     """A cell counts if its undefended attack reaches this."""
     accuracy_loss: Rate = 0.05
-    """A defense is ranked if the mean loss of clean accuracy over its cells is at most this."""
+    """A defense is ranked if its mean loss of clean accuracy is at most this on every objective."""
     max_poison_rate: Rate = 1.0
     """An attack may poison at most this share of the training pairs."""
     reference: Sha256 | None = None

@@ -134,9 +134,7 @@ def _read(path: Path) -> bytes | None:
     except OSError as error:
         raise BdbenchError(f"`{path}` cannot be read: {error.strerror}") from error
     if data.lstrip()[:1] != b"{":
-        raise BdbenchError(
-            f"`{path}` is not a JSON object", _WRITES
-        )
+        raise BdbenchError(f"`{path}` is not a JSON object", _WRITES)
     return data
 
 

@@ -316,5 +316,6 @@ def test_the_command_shows_held_out_figures(
     assert found["seed"] == 5
     more = with_asr(worked, 0.99)
     monkeypatch.setattr(command, "held_out", lambda *words: [replace(shown, card=more)])
-    with pytest.raises(CheckFailed):
+    with pytest.raises(CheckFailed) as error:
         command.verify(case.path, held_out_=1, root=made.root, seed=5)
+    assert f"`bdbench verify {case.path} --held-out 3` draws other seeds" in error.value.hint

@@ -315,7 +315,7 @@ def test_what_nobody_foresaw_is_a_no(made: Made, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
-    with pytest.raises(BdbenchError, match="not a plain file"):
+    with pytest.raises(BdbenchError, match="does not exist"):
         verify(tmp_path / "missing.json")
     path = tmp_path / "x.json"
     path.write_text("[1]")
