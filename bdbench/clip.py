@@ -17,6 +17,7 @@ from torch.nn import functional
 from bdbench.errors import BdbenchError
 from bdbench.registry import MODEL_CONFIGS, own_config
 from bdbench.schema import Model, Strict
+from bdbench.vision import declare_operators
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -36,12 +37,7 @@ class ModelFile(Strict):
 
 def _open_clip() -> Any:
     """open_clip, with our towers and configurations known to it."""
-    # Package indexes carry no CPU build of torchvision, and the CUDA build refuses to import beside
-    # a CPU torch because two operators that nobody here calls are missing: declare them.
-    for name in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, name):
-            schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            torch.library.define(f"torchvision::{name}", schema)
+    declare_operators()
     import open_clip
 
     from bdbench.tower import register_towers

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.util
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from bdbench import wordnet
 from bdbench.api import Dataset, Repair
 from bdbench.errors import BdbenchError
 from bdbench.hashing import derive_seed, key_of
@@ -56,6 +57,8 @@ class Plan:
     """The stage of each key."""
     cards: dict[Cell, str] = field(default_factory=dict)
     """The key of each cell's card."""
+    notes: list[str] = field(default_factory=list)
+    """Where the recipe could not be followed on this machine; what is planned says so too."""
 
     def add(self, node: Node) -> str:
         """Add a node unless it is there; returns its key."""
@@ -92,8 +95,19 @@ def plan(registry: Registry, wanted: Iterable[Cell], overrides: Overrides | None
     metrics = [registry.resolve("metric", entry.name)[0] for entry in registry.entries("metric")]
     for cell in wanted:
         found = resolve(registry, cell, metrics, changes)
+        if found.recipe.augment.synonyms and not wordnet.installed():
+            found = replace(found, recipe=_without_synonyms(found.recipe))
+            result.notes = [
+                "nltk finds no WordNet here: captions are augmented without synonyms, and the card"
+                f" says so; {wordnet.INSTALL} installs it"
+            ]
         result.cards[cell] = add_cell(result, cell, found, changes.get("recipe"))
     return result
+
+
+def _without_synonyms(recipe: Recipe) -> Recipe:
+    augment = recipe.augment.model_copy(update={"synonyms": False})
+    return recipe.model_copy(update={"augment": augment})
 
 
 @cache
@@ -172,7 +186,8 @@ def add_cell(
     seeds = {name: derive_seed(cell.seed, name) for name in ("poison", "pretrain", "defend")}
     seeds["data"] = derive_seed(cell.seed, "data") if found.seeded else 0
     where = f"{cell.attack} / {cell.objective}"
-    augment, threads = recipe.augment.model_dump(mode="json"), recipe.threads
+    augment = recipe.augment.model_dump(mode="json", exclude_none=True)
+    threads = recipe.threads
 
     data = result.add(Node("data", recipe.dataset, {
         "dataset": found.dataset.identity(), "resolution": recipe.resolution,
@@ -213,7 +228,7 @@ def add_cell(
             for ref in (attack, objective, defense, found.dataset)
         },
         "metrics": [ref.model_dump(mode="json") for ref in found.metrics],
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": recipe.model_dump(mode="json", exclude_none=True),
         "overridden": dict(overridden or {}),
         "seeds": seeds,
         "runs": runs,

@@ -61,6 +61,8 @@ def run(
     given = {"attack": attack, "objective": objective, "defense": defense}
     wanted = _cells(registry, track, recipe, given, seed)
     todo = plan(registry, wanted, parse(set_ or []))
+    for note in todo.notes:
+        typer.echo(f"note: {note}", err=True)
     store = Store()
     if only_plan:
         _print_plan(todo, store, as_json)
