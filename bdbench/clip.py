@@ -17,6 +17,7 @@ from torch.nn import functional
 from bdbench.errors import BdbenchError
 from bdbench.models import MEAN, MODEL_CONFIGS, STD, config, image_size
 from bdbench.schema import Model, ModelFile
+from bdbench.vision import declare_operators
 
 MAX_SCALE = 100.0
 """Largest inverse temperature (protocol section 1.1)."""
@@ -29,12 +30,7 @@ _WORD = re.compile(r"[a-z0-9]+")
 
 def _open_clip() -> Any:
     """open_clip, with our towers and configurations known to it."""
-    # Package indexes carry no CPU build of torchvision, and the CUDA build refuses to import beside
-    # a CPU torch because two operators that nobody here calls are missing: declare them.
-    for name in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, name):
-            schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            torch.library.define(f"torchvision::{name}", schema)
+    declare_operators()
     import open_clip
 
     from bdbench.tower import register_towers

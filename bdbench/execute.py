@@ -15,8 +15,9 @@ from typing import Any
 
 from bdbench.api import told
 from bdbench.errors import BdbenchError, CellFailed
-from bdbench.plan import UNKNOWN, Node, Overrides, Plan, cells, plan, with_checkpoint
+from bdbench.plan import Node, Plan, cells, plan
 from bdbench.registry import Registry
+from bdbench.resolve import UNKNOWN, Overrides, with_checkpoint
 from bdbench.schema import Card
 from bdbench.store import Store
 
@@ -63,11 +64,7 @@ class _Worker:
         job = {
             "store": str(store.root), "plugins": [str(path.absolute()) for path in plugins],
             "files": todo.files,
-            "node": {
-                "stage": node.stage, "key": node.key, "label": node.label, "spec": node.spec,
-                "local": node.local,
-                "inputs": {role: [todo.stages[key], key] for role, key in node.inputs.items()},
-            },
+            "node": todo.job(node),
         }
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(job) + "\n")

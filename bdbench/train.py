@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from bdbench.api import Features, Objective
 from bdbench.augment import image_views, text_views
 from bdbench.clip import Clip
-from bdbench.data import Pairs
+from bdbench.data import Pairs, stored_tokens
 from bdbench.errors import CellFailed
 from bdbench.hashing import derive_seed
 from bdbench.schema import Augment, Training
@@ -102,12 +102,11 @@ def fit(
     modules = [clip.model] if heads is None else [clip.model, heads]
     optimizer = _optimizer(modules, training)
     first, log = _resume(state, modules, optimizer)
-    tokens = clip.tokenize(pairs.captions)
+    texts: list[Iterable[str]] = [pairs.captions]
     if objective.views == 2:
         rng = np.random.default_rng(derive_seed(seed, "text"))
-        tokens = torch.stack([tokens, clip.tokenize(text_views(pairs.captions, augment.text, rng))])
-    else:
-        tokens = tokens[None]
+        texts.append(text_views(pairs.captions, augment, rng))
+    tokens = stored_tokens(state.with_suffix(".tokens"), clip.tokenize, len(pairs), texts)
     steps = steps_per_epoch * training.epochs
     pairs_per_epoch = steps_per_epoch * training.batch
     done, told = 0, time.monotonic()
@@ -154,7 +153,7 @@ def _step(
     batch: Tensor, augment: Augment, generator: torch.Generator,
 ) -> dict[str, Tensor]:
     """One forward pass: the clean views first, then the augmented ones, in one concatenation."""
-    images, texts = pairs.images(batch), tokens[:, batch].flatten(0, 1)
+    images, texts = pairs.images(batch), tokens[:, batch].flatten(0, 1).long()
     if objective.views == 2:
         images = torch.cat([images, image_views(images, augment, generator)])
     shape = (objective.views, len(batch), -1)

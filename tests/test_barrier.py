@@ -176,9 +176,7 @@ def hand_over(root: Path, attack: str, folder: Path) -> tuple[Any, Any, Plan]:
     todo, node = planned("spy", [path], attack)
     registry, store = Registry([path]), Store(root)
     registry.entries()
-    job = {"stage": node.stage, "key": node.key, "label": node.label, "spec": node.spec,
-           "inputs": {role: (todo.stages[key], key) for role, key in node.inputs.items()}}
-    assert run_node(store, registry, job, lambda event: None) is False
+    assert run_node(store, registry, todo.job(node), lambda event: None) is False
     module = sys.modules[registry.load(registry.entry("defense", "spy")).__module__]
     clip, budget = module.SEEN[-1]
     return clip, budget, todo

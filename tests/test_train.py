@@ -359,7 +359,7 @@ def test_the_log_has_the_mean_of_each_term_by_epoch(
     assert [entry["epoch"] for entry in log] == [1, 2]
     for entry, (a, b) in zip(log, (terms[:2], terms[2:]), strict=True):
         for name in ("clip", "ssl"):
-            assert entry[name] == pytest.approx((float(a[name]) + float(b[name])) / 2, rel=1e-6)
+            assert entry[name] == pytest.approx((a[name].item() + b[name].item()) / 2, rel=1e-6)
 
 
 def test_a_second_fit_starts_from_the_weights_alone(tmp_path: Path) -> None:

@@ -170,9 +170,8 @@ def parameters(card: Card) -> Iterator[tuple[str, str, str, bool]]:
             yield f"{role} {ref.name}", name, json.dumps(value), name in ref.overridden
     changed = set(_flat(card.overridden))
     methods = {"summary", "attacks", "objectives", "defenses", "datasets"}
-    for name, value in _flat(
-        card.recipe.model_dump(mode="json", exclude=methods, exclude_none=True)
-    ).items():
+    settings = card.recipe.model_dump(mode="json", exclude=methods, exclude_none=True)
+    for name, value in _flat(settings).items():
         yield f"recipe {card.cell.recipe}", name, json.dumps(value), name in changed
 
 

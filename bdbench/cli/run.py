@@ -18,8 +18,9 @@ from bdbench.cli.overrides import parse
 from bdbench.cli.progress import RunProgress
 from bdbench.errors import BdbenchError
 from bdbench.execute import execute, read_card
-from bdbench.plan import STAGES, UNKNOWN, Plan, cells, plan, with_checkpoint
+from bdbench.plan import STAGES, Plan, cells, plan
 from bdbench.registry import ALL, Registry
+from bdbench.resolve import UNKNOWN, with_checkpoint
 from bdbench.schema import Card, Cell
 from bdbench.store import Store, disk_errors
 
@@ -74,6 +75,8 @@ def run(
             )
     wanted = _cells(registry, track, recipe, given, seed)
     todo = plan(registry, wanted, with_checkpoint(parse(set_ or []), checkpoint))
+    for note in todo.notes:
+        typer.echo(f"note: {note}", err=True)
     store = Store()
     if only_plan:
         _print_plan(todo, store, as_json)

@@ -120,21 +120,27 @@ def _show_entry(registry: Registry, entry: Entry, console: Console, as_json: boo
     for field, values in sweep.items():
         console.print(f"  sweep of {_plain(field)}: {', '.join(f'{v:g}' for v in values)}")
     console.print()
-    console.print(_fields(cls.model_validate_json(json.dumps(ref.params))))
+    component = cls.model_validate_json(json.dumps(ref.params))
+    console.print(_fields(component))
+    tables = [(name, value) for name, value in component if isinstance(value, BaseModel)]
+    for kind in dict.fromkeys(type(value) for _, value in tables):
+        names = ", ".join(name for name, value in tables if type(value) is kind)
+        console.print(f"\nin each of {_plain(names)}\n")
+        console.print(_fields(kind.model_construct()))
 
 
-def _fields(model: BaseModel, prefix: str = "") -> Table:
+def _fields(model: BaseModel) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("parameter", "value", "meaning"):
         table.add_column(column, overflow="fold")
-    _add_fields(table, model, prefix)
+    _add_fields(table, model, "")
     return table
 
 
 def _add_fields(table: Table, model: BaseModel, prefix: str) -> None:
     for name, field in type(model).model_fields.items():
-        value: Any = getattr(model, name)
-        if isinstance(value, BaseModel):
+        value: Any = getattr(model, name, "")
+        if isinstance(value, BaseModel) and not field.description:
             _add_fields(table, value, f"{prefix}{name}.")
         elif value not in (PydanticUndefined, {}):
             shown = json.dumps(value, default=lambda item: item.model_dump(exclude_defaults=True))

@@ -20,8 +20,14 @@ class Augment(Strict):
     """Largest rotation either way, in degrees."""
     colour: float = Field(0.3, ge=0, le=1)
     """Largest relative change of brightness, contrast and saturation."""
+    policy: Literal["autoaugment"] | None = None
+    """`autoaugment`: the ImageNet policy, at the recipe's resolution, instead of the four above."""
     text: float = Field(0.1, ge=0, le=1)
     """Share of a caption's words that an EDA operation touches, at least one; 0 turns it off."""
+    synonyms: bool | None = None
+    """Set: EDA as published, on lower-case letters alone; `true`: with synonyms from WordNet.
+
+    Where WordNet's data is not installed, planning turns `true` into `false`."""
 
 
 class Model(Strict):

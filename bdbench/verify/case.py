@@ -13,8 +13,9 @@ from typing import Literal, NamedTuple, cast
 from bdbench.api import Dataset
 from bdbench.errors import BdbenchError
 from bdbench.leaderboard.folder import read_submission
-from bdbench.plan import Plan, Resolved, add_cell
+from bdbench.plan import Plan, add_cell
 from bdbench.registry import Registry
+from bdbench.resolve import Resolved
 from bdbench.schema import Card, Cell, Kind, Recipe, Ref, Stage, Submission, Track
 
 Outcome = Literal["yes", "warning", "no"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from html.parser import HTMLParser
 
@@ -218,6 +219,21 @@ def test_a_metric_that_was_not_scored_is_a_dash(make):
     assert "+98.3 [96.3, 100.0] | - |" in markdown(card)
     assert all(row.rstrip().endswith("-") for row in terminal(card).splitlines()
                if row.startswith("oracle"))
+
+
+@pytest.mark.parametrize(("changes", "line"), [
+    ({"policy": "autoaugment"}, "images by AutoAugment;\ncaptions by EDA, without"),
+    ({"synonyms": False}, "images by crop, flip, rotation and colour;\ncaptions by EDA, without"),
+    ({"policy": "autoaugment", "synonyms": True}, "images by AutoAugment;\ncaptions by EDA, with"),
+])
+def test_the_page_tells_which_views_were_used(make, changes, line):
+    recipe = make().recipe
+    augment = recipe.augment.model_copy(update=changes)
+    page = markdown(make(recipe=recipe.model_copy(update={"augment": augment})))
+    assert f"Augmented views, for objectives that use them: {line} synonyms from WordNet." in page
+    assert "Augmented views" not in markdown(make())
+    for name, value in changes.items():
+        assert f"`augment.{name}` | `{json.dumps(value)}`" in page
 
 
 def test_figures():

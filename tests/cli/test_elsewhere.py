@@ -22,8 +22,9 @@ from bdbench.execute import run
 from bdbench.export import export
 from bdbench.hashing import file_digest
 from bdbench.objectives.mmcl import Mmcl
-from bdbench.plan import UNKNOWN, Plan, cells, plan
+from bdbench.plan import Plan, cells, plan
 from bdbench.registry import Registry
+from bdbench.resolve import UNKNOWN
 from bdbench.schema import Augment, Card, Cell, Model, Training
 from bdbench.stages.poison import load_trigger
 from bdbench.store import Artifact, Store
@@ -68,10 +69,7 @@ def compute(todo: Plan, store: Store, last: str) -> Artifact:
     """Run the stages up to the first of `last` in this process."""
     store.prepare()
     for key, node in todo.nodes.items():
-        inputs = {role: [todo.stages[at], at] for role, at in node.inputs.items()}
-        job = {"stage": node.stage, "key": key, "label": node.label, "spec": node.spec,
-               "inputs": inputs}
-        run_node(store, Registry(), job, lambda event: None, todo.files)
+        run_node(store, Registry(), todo.job(node), lambda event: None, todo.files)
         if node.stage == last:
             return store.open(node.stage, key)
     raise AssertionError(last)

@@ -52,7 +52,8 @@ def test_a_component_shows_every_parameter_with_its_meaning(name: str, cli: Cli)
         assert about.description
         assert " ".join(about.description.split()) in rows[field]
     params = json.loads(cli("show", name, "--json").out)["params"]
-    assert set(params) == set(fields)
+    hidden = getattr(registry.load(entry), "local", frozenset())
+    assert set(params) == set(fields) - hidden
     for field, value in params.items():
         assert json.dumps(value) in rows[field]
 

@@ -55,7 +55,7 @@ def test_only_the_poisoned_positions_carry_the_trigger():
 
 def test_only_the_captions_of_the_poisoned_positions_change():
     poisoned = poisoned_pairs(some_pairs())
-    assert poisoned.captions == [
+    assert list(poisoned.captions) == [
         f"banana {i}" if i in (2, 5, 9) else f"caption {i}" for i in range(10)
     ]
 
@@ -65,7 +65,7 @@ def test_the_original_is_untouched():
     poisoned = poisoned_pairs(pairs)
     poisoned.images(torch.arange(10))
     assert torch.equal(pairs.pixels, untouched.pixels)
-    assert pairs.captions == untouched.captions
+    assert list(pairs.captions) == list(untouched.captions)
     assert torch.equal(pairs.images(torch.arange(10)), untouched.images(torch.arange(10)))
 
 
@@ -92,7 +92,7 @@ def test_no_poison_at_all():
         pairs, torch.tensor([], dtype=torch.int64), [], Trigger(Mark(), {}, 0)
     )
     assert torch.equal(poisoned.images(torch.arange(10)), pairs.images(torch.arange(10)))
-    assert poisoned.captions == list(pairs.captions)
+    assert list(poisoned.captions) == list(pairs.captions)
 
 
 def test_positions_and_captions_must_match():

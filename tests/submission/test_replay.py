@@ -33,10 +33,8 @@ def inline(todo: Plan, store: Store, plugins: Sequence[Path]) -> None:
 
     threads, registry = torch.get_num_threads(), Registry(plugins)
     store.prepare()
-    for key, node in todo.nodes.items():
-        inputs = {role: [todo.stages[at], at] for role, at in node.inputs.items()}
-        run_node(store, registry, {"stage": node.stage, "key": key, "label": node.label,
-                                   "spec": node.spec, "inputs": inputs}, lambda event: None)
+    for node in todo.nodes.values():
+        run_node(store, registry, todo.job(node), lambda event: None)
     torch.set_num_threads(threads)
 
 

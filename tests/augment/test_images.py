@@ -1,16 +1,14 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy.ndimage import affine_transform
 
-from bdbench.augment import image_views, recolour, text_views, warp
+from bdbench.augment import image_views
+from bdbench.augment.images import recolour, warp
 from bdbench.schema import Augment
 
 OFF = {"crop": 1.0, "flip": 0.0, "rotate": 0.0, "colour": 0.0}
@@ -179,58 +177,3 @@ def test_views_depend_on_the_generator_alone():
     assert torch.equal(torch.random.get_rng_state(), before)
     same = image_views(images[:1].expand(6, -1, -1, -1), Augment(), generator())
     assert not torch.equal(same[0], same[1])
-
-
-WORDS = st.lists(st.sampled_from(["a", "red", "dog", "on", "the", "mat"]), max_size=30)
-
-
-@given(
-    captions=st.lists(WORDS.map(" ".join), max_size=8),
-    share=st.floats(0, 1),
-    seed=st.integers(0, 2**32),
-)
-def test_text_views_keep_order_and_invent_no_word(captions, share, seed):
-    views = text_views(captions, share, np.random.default_rng(seed))
-    assert views == text_views(captions, share, np.random.default_rng(seed))
-    assert len(views) == len(captions)
-    for caption, view in zip(captions, views, strict=True):
-        before, after = caption.split(), view.split()
-        assert set(after) <= set(before)
-        assert bool(after) == bool(before)
-        if len(before) < 2:
-            assert view == caption
-        times = max(1, math.floor(share * len(before)))
-        grown = len(after) - len(before)
-        if grown > 0:
-            assert grown == times
-            assert Counter(before) <= Counter(after)
-        elif grown == 0:
-            assert Counter(before) == Counter(after)
-            assert sum(x != y for x, y in zip(before, after, strict=True)) <= 2 * times
-        else:
-            rest = iter(before)
-            assert all(word in rest for word in after)
-
-
-def test_each_text_operation_is_as_frequent_as_the_others():
-    caption = " ".join(map(str, range(20)))
-    views = text_views([caption] * 3000, 0.1, np.random.default_rng(0))
-    lengths = Counter(len(view.split()) for view in views)
-    inserted = lengths[22]
-    deleted = sum(count for length, count in lengths.items() if length < 20)
-    swapped = sum(len(view.split()) == 20 and view != caption for view in views)
-    assert inserted == pytest.approx(1000, abs=110)
-    assert deleted == pytest.approx(1000 * (1 - 0.9**20), abs=110)
-    assert swapped == pytest.approx(1000, abs=110)
-    assert max(lengths) == 22
-
-
-def test_odd_captions_come_back_as_they_are():
-    captions = ["", " ", "banana", "  Banana! ", "\t"]
-    assert text_views(captions, 0.5, np.random.default_rng(0)) == captions
-    assert text_views(["two words"] * 9, 0.0, np.random.default_rng(0)) == ["two words"] * 9
-
-
-def test_deletion_of_everything_leaves_one_word():
-    views = text_views(["a b c"] * 60, 1.0, np.random.default_rng(0))
-    assert {len(view.split()) for view in views} == {1, 3, 6}

@@ -1,26 +1,27 @@
-"""Augmented views of images and captions, for the self-supervised terms."""
+"""Augmented views of images: geometry and colour, or a policy."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+from bdbench.augment.autoaugment import autoaugment
 from bdbench.schema import Augment
 
 _LUMA = (0.299, 0.587, 0.114)
 
 
 def image_views(images: Tensor, augment: Augment, generator: torch.Generator) -> Tensor:
-    """One augmented view of each image: crop, flip, rotation, then colour.
+    """One augmented view of each image: crop, flip, rotation, then colour; or `augment.policy`.
 
     `images`: float [b, 3, h, w] in [0, 1]; returns the same form. Every image draws its own
-    parameters from `generator`, uniformly from the ranges of `augment`.
+    parameters from `generator`, uniformly from the ranges of `augment`, or as the policy has it.
     """
+    if augment.policy == "autoaugment":
+        return autoaugment(images, generator)
     draws = torch.rand(8, len(images), generator=generator, device=generator.device)
     area, across, down, flip, turn, *colour = draws.to(images.device).unbind()
     zoom = (augment.crop + (1 - augment.crop) * area).sqrt()
@@ -76,41 +77,3 @@ def recolour(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: T
     mix = mix * (brightness * contrast)[:, None, None]
     offset = ((1 - contrast) * brightness * mean)[:, None, None]
     return torch.baddbmm(offset, mix, images.flatten(2)).clamp_(0, 1).view_as(images)
-
-
-def text_views(captions: Sequence[str], share: float, rng: np.random.Generator) -> list[str]:
-    """One augmented view of each caption, in the same order (EDA, Wei and Zou 2019, 1901.11196).
-
-    One of three operations, drawn uniformly for each caption: swap two words; insert a word of the
-    caption at a random place; delete each word with probability `share`. Swap and insertion are
-    done max(1, floor(share * words)) times. EDA's synonyms (replacement, and the source of the
-    insertions) would need WordNet. Captions of fewer than two words come back as they are, and all
-    do where `share`, in [0, 1], is 0.
-    """
-    if share == 0:
-        return list(captions)
-    operations = rng.integers(3, size=len(captions))
-    return [
-        _text_view(caption, operation, share, rng)
-        for caption, operation in zip(captions, operations.tolist(), strict=True)
-    ]
-
-
-def _text_view(caption: str, operation: int, share: float, rng: np.random.Generator) -> str:
-    words = caption.split()
-    if len(words) < 2:
-        return caption
-    times = max(1, int(share * len(words)))
-    if operation == 0:
-        for _ in range(times):
-            first, second = rng.choice(len(words), size=2, replace=False)
-            words[first], words[second] = words[second], words[first]
-    elif operation == 1:
-        own = tuple(words)
-        for _ in range(times):
-            words.insert(rng.integers(len(words) + 1), own[rng.integers(len(own))])
-    else:
-        survivor = words[rng.integers(len(words))]
-        kept = rng.random(len(words)) >= share
-        words = [word for word, keep in zip(words, kept, strict=True) if keep] or [survivor]
-    return " ".join(words)

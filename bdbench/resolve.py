@@ -1,0 +1,140 @@
+"""A cell with every name looked up and every file addressed: all that its keys depend on."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bdbench import wordnet
+from bdbench.api import Dataset, Repair
+from bdbench.errors import BdbenchError
+from bdbench.models import architectures, check_resolution, own_config, weights_address
+from bdbench.registry import Registry, near
+from bdbench.schema import Cell, Kind, Recipe, Ref
+
+Overrides = Mapping[str, Mapping[str, Any]]
+"""By attack, objective, defense, dataset or recipe: what `--set` changes."""
+OVERRIDABLE = ("attack", "objective", "defense", "dataset", "recipe")
+UNKNOWN = "unknown"
+"""The objective of a model from elsewhere, where nobody says what it was trained with."""
+
+
+def with_checkpoint(changes: Overrides, path: object) -> Overrides:
+    """The changes with the file of a model trained elsewhere among them; as they are for None."""
+    if path is None:
+        return changes
+    return {**changes, "recipe": {**changes.get("recipe", {}), "checkpoint": str(path)}}
+
+
+def addressed(changes: Overrides, files: dict[str, str]) -> Overrides:
+    """The changes with the address of every file of weights in place of its path.
+
+    `files` takes the paths. Weights from elsewhere have no vocabulary of words, so naming some sets
+    the tokenizer of their architecture.
+    """
+    recipe = dict(changes.get("recipe", {}))
+    given = recipe.get("model", {})
+    model = {"name": given} if isinstance(given, str) else dict(given)
+    found = False
+    for table, name in ((recipe, "checkpoint"), (model, "init")):
+        if table.get(name) is not None:
+            table[name], path = weights_address(str(table[name]))
+            files.update({table[name]: str(path)} if path else {})
+            found = True
+    if not found:
+        return changes
+    return {**changes, "recipe": {**recipe, "model": {"tokenizer": "open_clip", **model}}}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A cell with every name looked up: all that its keys depend on besides the seed."""
+
+    recipe: Recipe
+    attack: Ref
+    objective: Ref
+    defense: Ref
+    dataset: Ref
+    metrics: Sequence[Ref]
+    sweep: Mapping[str, Sequence[float]]
+    """Of the defense: for each swept field its values, from the gentlest to the most aggressive."""
+    seeded: bool
+    """Whether the dataset depends on the seed."""
+    local: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the dataset that say where the data lie."""
+    notes: Sequence[str] = ()
+    """Where the recipe could not be followed on this machine; the recipe here is what is run."""
+
+    def runs(self) -> list[dict[str, float]]:
+        """The swept parameters of each run; one empty run where nothing is swept."""
+        points = itertools.product(*self.sweep.values())
+        return [dict(zip(self.sweep, values, strict=True)) for values in points]
+
+
+def resolve(
+    registry: Registry, cell: Cell, metrics: Sequence[Ref], changes: Overrides
+) -> Resolved:
+    """Look every name of a cell up; BdbenchError for anything that could not run."""
+    recipe = registry.recipe(cell.recipe, changes.get("recipe"))
+
+    def find(kind: Kind, name: str) -> tuple[Ref, dict[str, tuple[float, ...]]]:
+        defaults = getattr(recipe, f"{kind}s").get(name)
+        return registry.resolve(kind, name, defaults, changes.get(kind))
+
+    place = registry.load(registry.entry("dataset", recipe.dataset))
+    hidden = place.local if issubclass(place, Dataset) else frozenset()
+    given = changes.get("dataset", {})
+    local = {name: value for name, value in given.items() if name in hidden}
+    dataset_ref, _ = find("dataset", recipe.dataset)
+    attack, _ = find("attack", cell.attack)
+    if recipe.checkpoint is not None and cell.objective == UNKNOWN:
+        objective = Ref(kind="objective", name=UNKNOWN, use="")
+    else:
+        objective, _ = find("objective", cell.objective)
+    defense, sweep = find("defense", cell.defense)
+    dataset = registry.build("dataset", dataset_ref.identity(), local)
+    role = registry.load(registry.entry("defense", cell.defense))
+    if not issubclass(role, Repair):
+        raise BdbenchError(
+            f"defense `{cell.defense}` is no repair, and this version runs repairs only",
+            "derive it from `bdbench.api.Repair`",
+        )
+    if not isinstance(dataset, Dataset) or recipe.target not in dataset.classes():
+        raise BdbenchError(
+            f"the target `{recipe.target}` is not a class of dataset `{recipe.dataset}`",
+            near(recipe.target, dataset.classes() if isinstance(dataset, Dataset) else []),
+        )
+    if recipe.model.name not in architectures():
+        raise BdbenchError(
+            f"`recipe.model.name` = `{recipe.model.name}` is no model of open_clip",
+            near(recipe.model.name, architectures()),
+        )
+    if dataset_ref.params.get("digest") == "":
+        params = dataset_ref.params | {"digest": dataset.fingerprint()}
+        dataset_ref = dataset_ref.model_copy(update={"params": params})
+    check_resolution(recipe.model.name, recipe.resolution)
+    if recipe.checkpoint is not None and recipe.model.init is not None:
+        raise BdbenchError(
+            f"`{cell.recipe}` names weights to start training from, `{recipe.model.init}`, and a"
+            " model that is not trained here", "leave `--checkpoint` or `recipe.model.init` out",
+        )
+    words = recipe.model.tokenizer == "words" or own_config(recipe.model.name) is not None
+    if words and (recipe.checkpoint or recipe.model.init):
+        raise BdbenchError(
+            f"`{recipe.model.name}` is to read with a vocabulary of words, which no file of weights"
+            " holds", "name the model of the file: `bdbench run --set recipe.model=RN50`",
+        )
+    notes = []
+    if recipe.augment.synonyms and not wordnet.installed():
+        augment = recipe.augment.model_copy(update={"synonyms": False})
+        recipe = recipe.model_copy(update={"augment": augment})
+        notes.append(
+            "nltk finds no WordNet here: captions are augmented without synonyms, and the card says"
+            f" so; {wordnet.INSTALL} installs it"
+        )
+    return Resolved(
+        recipe=recipe, attack=attack, objective=objective, defense=defense, dataset=dataset_ref,
+        metrics=metrics, sweep=sweep, seeded=dataset.seeded, local=local, notes=notes,
+    )
