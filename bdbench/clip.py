@@ -83,6 +83,17 @@ class Clip:
         self._mean = torch.tensor(file.mean or MEAN).view(1, 3, 1, 1)
         self._std = torch.tensor(file.std or STD).view(1, 3, 1, 1)
 
+    def to(self, device: torch.device) -> Clip:
+        """Move the model; images and tokens must be on the same device."""
+        self.model.to(device)
+        self._mean, self._std = self._mean.to(device), self._std.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self._mean.device
+
     @classmethod
     def build(
         cls, model: Model, captions: Sequence[str], seed: int, also: Sequence[str] = (),
@@ -209,18 +220,17 @@ class Clip:
     def clamp_scale(self) -> None:
         """Keep the inverse temperature within [1, 100]."""
         with torch.no_grad():
-            self.model.logit_scale.clamp_(0, torch.tensor(MAX_SCALE).log())
+            self.model.logit_scale.clamp_(0, torch.tensor(MAX_SCALE).log().item())
 
     def encode_image(self, images: Tensor) -> Tensor:
         """float [b, 3, h, w] in [0, 1] to L2-normalised float [b, d]."""
         normal = images.sub(self._mean).div_(self._std)
-        return functional.normalize(
-            self.model.encode_image(normal.to(memory_format=torch.channels_last)), dim=-1
-        )
+        features = self.model.encode_image(normal.to(memory_format=torch.channels_last))
+        return functional.normalize(features.float(), dim=-1)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """int64 [b, context_length] to L2-normalised float [b, d]."""
-        return functional.normalize(self.model.encode_text(tokens), dim=-1)
+        return functional.normalize(self.model.encode_text(tokens).float(), dim=-1)
 
     def zero_shot_head(self, classes: Sequence[str], templates: Sequence[str]) -> Tensor:
         """float [d, classes]: per class the re-normalised mean over its prompts' embeddings."""
@@ -229,6 +239,7 @@ class Clip:
                 self.model, self.tokenize, list(classes),
                 [lambda name, t=template: t.format(name) for template in templates],
                 num_classes_per_batch=max(1, min(len(classes), _PROMPTS // len(templates))),
+                device=self.device,
             )
         return torch.as_tensor(head)
 

@@ -8,7 +8,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ class _Worker:
         self, events: queue.Queue[tuple[_Worker, dict[str, Any] | None]], warm: bool
     ) -> None:
         self.node: Node | None = None
+        self.gpus: list[int] = []
         # Each stage sets its own thread count; until then no library may start a thread per core.
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
@@ -59,11 +60,13 @@ class _Worker:
             events.put((self, json.loads(line)))
         events.put((self, None))
 
-    def start(self, node: Node, store: Store, plugins: Sequence[Path], todo: Plan) -> None:
-        self.node = node
+    def start(
+        self, node: Node, gpus: Sequence[int], store: Store, plugins: Sequence[Path], todo: Plan
+    ) -> None:
+        self.node, self.gpus = node, list(gpus)
         job = {
             "store": str(store.root), "plugins": [str(path.absolute()) for path in plugins],
-            "files": todo.files,
+            "files": todo.files, "gpus": self.gpus,
             "node": todo.job(node),
         }
         assert self._process.stdin is not None
@@ -105,15 +108,36 @@ def execute(
     _tell_notes(store, todo, listen)
     if not waiting:
         return
+    gpus = _gpus(waiting.values())
     with store.in_use():
-        _work(todo, waiting, store, plugins, listen, strict)
+        _work(todo, waiting, gpus, store, plugins, listen, strict)
+
+
+def _gpus(nodes: Iterable[Node]) -> list[int]:
+    """The GPUs that may be used, if any of the nodes wants one; BdbenchError if it wants more."""
+    most = max(node.gpus for node in nodes)
+    if most == 0:
+        return []
+    # In a process of its own: torch takes seconds to import, and a GPU once it is initialised.
+    count = "import torch; print(torch.cuda.device_count())"
+    asked = subprocess.run(
+        [sys.executable, "-P", "-c", count], capture_output=True, text=True, check=True
+    )
+    found = int(asked.stdout.split()[-1])
+    if found < most:
+        how = (
+            "`--set recipe.hardware.device=cpu`, which is much slower" if found == 0 else
+            f"`--set recipe.hardware.processes={found}`"
+        )
+        raise BdbenchError(f"the recipe asks for `{most}` GPUs, and torch finds `{found}`", how)
+    return list(range(found))
 
 
 def _work(
-    todo: Plan, waiting: dict[str, Node], store: Store, plugins: Sequence[Path], listen: Listener,
-    strict: bool,
+    todo: Plan, waiting: dict[str, Node], gpus: list[int], store: Store, plugins: Sequence[Path],
+    listen: Listener, strict: bool,
 ) -> None:
-    """Run the waiting nodes, as many at a time as there are cores for their threads."""
+    """Run the waiting nodes, as many at a time as there are cores for their threads, and GPUs."""
     events: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
     free = total = cores()
     models = sum(node.stage in ("pretrain", "defend", "evaluate") for node in waiting.values())
@@ -123,7 +147,9 @@ def _work(
         while missing:
             for key, node in list(waiting.items()):
                 threads = min(node.threads, total)
-                if threads > free or not missing.isdisjoint(node.inputs.values()):
+                if threads > free or node.gpus > len(gpus):
+                    continue
+                if not missing.isdisjoint(node.inputs.values()):
                     continue
                 if not idle:
                     workers.append(_Worker(events, warm=False))
@@ -132,7 +158,8 @@ def _work(
                 free -= threads
                 del waiting[key]
                 listen(NodeEvent("started", node))
-                worker.start(node, store, plugins, todo)
+                given, gpus[:] = gpus[: node.gpus], gpus[node.gpus :]
+                worker.start(node, given, store, plugins, todo)
             worker, event = events.get()
             if worker.node is None:
                 raise CellFailed("a worker process died at its start", "see the messages above")
@@ -157,6 +184,7 @@ def _work(
             _tell_left_out(store, node, strict, listen)
             missing.discard(node.key)
             free += min(node.threads, total)
+            gpus += worker.gpus
             worker.node = None
             idle.append(worker)
     finally:

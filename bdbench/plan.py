@@ -12,7 +12,7 @@ from bdbench.hashing import derive_seed, key_of
 from bdbench.models import own_config
 from bdbench.registry import ALL, Registry, near
 from bdbench.resolve import OVERRIDABLE, Overrides, Resolved, addressed, resolve
-from bdbench.schema import Cell, Kind
+from bdbench.schema import Cell, Hardware, Kind
 
 StageName = Literal["checkpoint", "data", "poison", "pretrain", "defend", "evaluate", "card"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
@@ -31,6 +31,8 @@ class Node:
     inputs: dict[str, str]
     """Keys by role."""
     threads: int = 1
+    """CPU threads, of all its processes together."""
+    gpus: int = 0
     local: dict[str, Any] = field(default_factory=dict)
     """Fields of the dataset that say where the data lie; not hashed."""
 
@@ -119,6 +121,12 @@ def add_cell(
     augment = recipe.augment.model_dump(mode="json", exclude_none=True)
     threads = recipe.threads
     model = recipe.model.model_dump(mode="json", exclude={"init"})
+    hardware = recipe.hardware or Hardware()
+    alone = hardware.model_copy(update={"processes": 1, "batch_norm": "global"})
+    gpu = hardware.device == "cuda"
+
+    def on(one: Hardware) -> dict[str, Any]:
+        return {} if recipe.hardware is None else {"hardware": one.model_dump(mode="json")}
 
     def weights(source: str) -> str:
         return result.add(Node("checkpoint", f"{recipe.model.name} from {source[:23]}", {
@@ -138,15 +146,17 @@ def add_cell(
         "pretrain", where, {
             "model": model, "config": own_config(recipe.model.name),
             "objective": objective.identity(),
-            "train": recipe.pretrain.model_dump(mode="json"), "augment": augment,
-            "threads": threads.pretrain, "seed": seeds["pretrain"],
-        }, {"data": data, "poison": poison, **init}, threads.pretrain,
+            "train": recipe.training(cell.objective).model_dump(mode="json"), "augment": augment,
+            "threads": threads.pretrain, "seed": seeds["pretrain"], **on(hardware),
+        }, {"data": data, "poison": poison, **init},
+        threads.pretrain * hardware.processes, gpu * hardware.processes,
     ))
 
     def evaluation(label: str, model: str) -> str:
         return result.add(Node(
-            "evaluate", label, {"batch": recipe.eval_batch, "threads": threads.defend},
-            {"data": data, "poison": poison, "model": model}, threads.defend,
+            "evaluate", label,
+            {"batch": recipe.eval_batch, "threads": threads.defend, **on(alone)},
+            {"data": data, "poison": poison, "model": model}, threads.defend, gpu * 1,
         ))
 
     inputs = {"data": data, "poison": poison, **init, "pretrain": pretrain,
@@ -158,8 +168,8 @@ def add_cell(
         label = f"{where} / {cell.defense}{' ' if point else ''}{point}"
         inputs[f"defend{i}"] = result.add(Node("defend", label, {
             "defense": identity, "budget": recipe.budget.pairs, "augment": augment,
-            "threads": threads.defend, "seed": seeds["defend"],
-        }, {"data": data, "pretrain": pretrain}, threads.defend))
+            "threads": threads.defend, "seed": seeds["defend"], **on(alone),
+        }, {"data": data, "pretrain": pretrain}, threads.defend, gpu * 1))
         inputs[f"run{i}"] = evaluation(label, inputs[f"defend{i}"])
     return result.add(Node("card", f"{where} / {cell.defense} / seed {cell.seed}", {
         "cell": cell.model_dump(mode="json"),

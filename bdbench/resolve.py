@@ -126,6 +126,13 @@ def resolve(
             f"`{recipe.model.name}` is to read with a vocabulary of words, which no file of weights"
             " holds", "name the model of the file: `bdbench run --set recipe.model=RN50`",
         )
+    processes = recipe.hardware.processes if recipe.hardware else 1
+    batch = recipe.training(cell.objective).batch
+    if batch % processes:
+        raise BdbenchError(
+            f"a batch of `{batch}` pairs cannot be shared equally by `{processes}` processes",
+            f"--set recipe.pretrain.batch={max(1, batch // processes) * processes}",
+        )
     notes = []
     if recipe.augment.synonyms and not wordnet.installed():
         augment = recipe.augment.model_copy(update={"synonyms": False})

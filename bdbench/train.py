@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -20,8 +21,9 @@ from bdbench.augment import image_views, text_views
 from bdbench.clip import Clip
 from bdbench.data import Pairs, stored_tokens
 from bdbench.errors import CellFailed
+from bdbench.group import Group, global_norms
 from bdbench.hashing import derive_seed
-from bdbench.schema import Augment, Training
+from bdbench.schema import Augment, Hardware, Training
 
 REPORT_EVERY = 0.5
 """Seconds between progress reports."""
@@ -83,12 +85,15 @@ def fit(
     state: Path,
     after_epoch: Callable[[int], None] = lambda epoch: None,
     report: Report = lambda progress: None,
+    hardware: Hardware | None = None,
 ) -> list[EpochLog]:
     """Train `clip` in place; one log entry per epoch.
 
     `state` is a file that keeps weights, optimiser and log after every epoch: where it exists, the
     run goes on from there and ends with the same bits. `after_epoch` gets the 1-based epoch.
+    In a group of processes every one calls this with the same arguments.
     """
+    group, hardware = Group.current(), hardware or Hardware()
     steps_per_epoch = len(pairs) // training.batch
     if steps_per_epoch == 0:
         raise CellFailed(
@@ -99,14 +104,27 @@ def fit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "heads"))
         heads = objective.heads(width)
-    modules = [clip.model] if heads is None else [clip.model, heads]
+    modules = [clip.model] if heads is None else [clip.model, heads.to(clip.device)]
+    if group.size > 1 and hardware.batch_norm == "global":
+        global_norms(clip.model, clip.device)
+    forward = group.wrap(_Forward(clip, heads))
+    if hardware.compile:
+        forward = cast(nn.Module, torch.compile(forward))
+    autocast = torch.autocast(
+        clip.device.type, torch.bfloat16, enabled=hardware.precision == "bf16"
+    )
     optimizer = _optimizer(modules, training)
     first, log = _resume(state, modules, optimizer)
     texts: list[Iterable[str]] = [pairs.captions]
     if objective.views == 2:
         rng = np.random.default_rng(derive_seed(seed, "text"))
         texts.append(text_views(pairs.captions, augment, rng))
-    tokens = stored_tokens(state.with_suffix(".tokens"), clip.tokenize, len(pairs), texts)
+    stored = state.with_suffix(".tokens")
+    if group.rank > 0:
+        group.wait()
+    tokens = stored_tokens(stored, clip.tokenize, len(pairs), texts)
+    if group.rank == 0:
+        group.wait()
     steps = steps_per_epoch * training.epochs
     pairs_per_epoch = steps_per_epoch * training.batch
     done, told = 0, time.monotonic()
@@ -121,16 +139,22 @@ def fit(
         batches = index[: len(index) // training.batch * training.batch].split(training.batch)  # type: ignore[no-untyped-call]
         for i, batch in enumerate(batches):
             step = epoch * steps_per_epoch + i
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, steps, training)
-            terms = _step(clip, objective, heads, pairs, tokens, batch, augment, views)
+            for parameters in optimizer.param_groups:
+                parameters["lr"] = learning_rate(step, steps, training)
+            images, text = _batch(objective, pairs, tokens, batch, augment, views, group)
+            with autocast:
+                features = forward(images, text.to(clip.device))
+            shape = (objective.views, len(batch) // group.size, -1)
+            terms = objective.loss(
+                Features(*(group.gather(one.view(shape)) for one in features)), heads, clip.scale
+            )
             loss = torch.stack(list(terms.values())).sum()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             clip.clamp_scale()
             for name, term in terms.items():
-                sums[name] = sums.get(name, torch.zeros(())) + term.detach()
+                sums[name] = sums.get(name, 0.0) + term.detach()
             done += training.batch
             if time.monotonic() - told > REPORT_EVERY:
                 told = time.monotonic()
@@ -143,24 +167,33 @@ def fit(
                 "lower the learning rate",
             )
         log.append({"epoch": epoch + 1, **means, "scale": float(clip.scale.detach())})
-        after_epoch(epoch + 1)
-        _save(state, modules, optimizer, log)
+        if group.rank == 0:
+            after_epoch(epoch + 1)
+            _save(state, modules, optimizer, log)
     return log
 
 
-def _step(
-    clip: Clip, objective: Objective, heads: nn.Module | None, pairs: Pairs, tokens: Tensor,
-    batch: Tensor, augment: Augment, generator: torch.Generator,
-) -> dict[str, Tensor]:
-    """One forward pass: the clean views first, then the augmented ones, in one concatenation."""
-    images, texts = pairs.images(batch), tokens[:, batch].flatten(0, 1).long()
+class _Forward(nn.Module):
+    """Both encoders in one call, around every parameter that is trained."""
+
+    def __init__(self, clip: Clip, heads: nn.Module | None) -> None:
+        super().__init__()
+        self.model, self.heads, self._clip = clip.model, heads, clip
+
+    def forward(self, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
+        return self._clip.encode_image(images), self._clip.encode_text(texts)
+
+
+def _batch(
+    objective: Objective, pairs: Pairs, tokens: Tensor, batch: Tensor, augment: Augment,
+    generator: torch.Generator, group: Group,
+) -> tuple[Tensor, Tensor]:
+    """Images and tokens: the clean views first, then the augmented ones, in one concatenation."""
+    index = group.share(batch)
+    images, texts = pairs.images(index), tokens[:, index].flatten(0, 1).long()
     if objective.views == 2:
-        images = torch.cat([images, image_views(images, augment, generator)])
-    shape = (objective.views, len(batch), -1)
-    features = Features(
-        clip.encode_image(images).view(shape), clip.encode_text(texts).view(shape)
-    )
-    return objective.loss(features, heads, clip.scale)
+        images = torch.cat([images, image_views(images, augment, generator, group)])
+    return images, texts
 
 
 def _save(

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TextIO
@@ -29,11 +29,11 @@ Event = dict[str, Any]
 
 def run_node(
     store: Store, registry: Registry, node: Mapping[str, Any], report: Callable[[Event], None],
-    files: Mapping[str, str] = MappingProxyType({}),
+    files: Mapping[str, str] = MappingProxyType({}), gpus: Sequence[int] = (),
 ) -> bool:
     """Compute and publish a node unless it is in the store by now; True when it was.
 
-    `files` has the paths of the user's files by address.
+    `files` has the paths of the user's files by address; `gpus` are those it may use.
     A second process that wants the same node waits here and then finds it done.
     """
     stage, key = node["stage"], node["key"]
@@ -52,7 +52,7 @@ def run_node(
             report(dict(progress))
 
         run = importlib.import_module(f"bdbench.stages.{stage}").run
-        context = Context(registry, told, node["local"], files)
+        context = Context(registry, told, node["local"], files, gpus)
         samples = run(node["spec"], inputs, work, context)
         store.publish(
             stage, key, label=node["label"], spec=node["spec"],
@@ -75,7 +75,7 @@ def _serve(jobs: TextIO, out: TextIO) -> None:
         try:
             reused = run_node(
                 store, registry, job["node"], lambda e: _answer(out, {"event": "progress", **e}),
-                job["files"],
+                job["files"], job["gpus"],
             )
         except BdbenchError as error:
             _answer(out, {"event": "error", "message": error.message, "hint": error.hint,

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bdbench.group import ALONE, Group
 from bdbench.vision import declare_operators
 
 Step = tuple[str, float, int]
@@ -52,31 +53,35 @@ SIGNED = {"rotate", "shear", "saturation", "contrast", "sharpness"}
 """Operations that go either way, with equal chance."""
 
 
-def autoaugment(images: Tensor, generator: torch.Generator) -> Tensor:
+def autoaugment(images: Tensor, generator: torch.Generator, group: Group = ALONE) -> Tensor:
     """One view of each image by the policy.
 
     `images`: float [b, 3, h, w] in [0, 1]; returns the same form, in steps of 1/255: the operations
-    are defined on bytes.
+    are defined on bytes. `group`: as in `image_views`.
     """
     pixels = images.mul(255).round_().to(torch.uint8)
-    for name, level, rows in draw(len(images), generator):
+    for name, level, rows in draw(len(images), generator, group):
         index = torch.tensor(rows, device=images.device)
         pixels[index] = operate(pixels.index_select(0, index), name, level)
     return pixels.to(images.dtype).div_(255)
 
 
-def draw(count: int, generator: torch.Generator) -> Iterator[tuple[str, float, list[int]]]:
+def draw(
+    count: int, generator: torch.Generator, group: Group = ALONE
+) -> Iterator[tuple[str, float, list[int]]]:
     """What happens to `count` images, in order: operation, level and the rows that share both."""
-    device = generator.device
-    chosen = torch.randint(len(POLICY), (count,), generator=generator, device=device).tolist()
-    chances = torch.rand(2, count, generator=generator, device=device).tolist()
-    signs = torch.randint(2, (2, count), generator=generator, device=device).tolist()
+    device, whole = generator.device, group.size * count
+    policies = torch.randint(len(POLICY), (whole,), generator=generator, device=device)
+    chances = torch.rand(2, whole, generator=generator, device=device)
+    signs = torch.randint(2, (2, whole), generator=generator, device=device)
+    chosen = group.share(policies).tolist()
+    drawn, sign_of = group.share(chances, 1).tolist(), group.share(signs, 1).tolist()
     for step in (0, 1):
         groups: defaultdict[tuple[str, float], list[int]] = defaultdict(list)
         for row, number in enumerate(chosen):
             name, probability, magnitude = POLICY[number][step]
-            if chances[step][row] < probability:
-                sign = -1 if name in SIGNED and signs[step][row] == 0 else 1
+            if drawn[step][row] < probability:
+                sign = -1 if name in SIGNED and sign_of[step][row] == 0 else 1
                 groups[name, sign * magnitude / 9].append(row)
         for (name, level), rows in groups.items():
             yield name, level, rows

@@ -9,20 +9,25 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from bdbench.augment.autoaugment import autoaugment
+from bdbench.group import ALONE, Group
 from bdbench.schema import Augment
 
 _LUMA = (0.299, 0.587, 0.114)
 
 
-def image_views(images: Tensor, augment: Augment, generator: torch.Generator) -> Tensor:
+def image_views(
+    images: Tensor, augment: Augment, generator: torch.Generator, group: Group = ALONE
+) -> Tensor:
     """One augmented view of each image: crop, flip, rotation, then colour; or `augment.policy`.
 
     `images`: float [b, 3, h, w] in [0, 1]; returns the same form. Every image draws its own
     parameters from `generator`, uniformly from the ranges of `augment`, or as the policy has it.
+    `group`: the processes of which this one has a share of the batch; together they draw as one.
     """
     if augment.policy == "autoaugment":
-        return autoaugment(images, generator)
-    draws = torch.rand(8, len(images), generator=generator, device=generator.device)
+        return autoaugment(images, generator, group)
+    whole = (8, group.size * len(images))
+    draws = group.share(torch.rand(whole, generator=generator, device=generator.device), 1)
     area, across, down, flip, turn, *colour = draws.to(images.device).unbind()
     zoom = (augment.crop + (1 - augment.crop) * area).sqrt()
     moved = warp(

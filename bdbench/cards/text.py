@@ -169,7 +169,7 @@ def parameters(card: Card) -> Iterator[tuple[str, str, str, bool]]:
         for name, value in ref.params.items():
             yield f"{role} {ref.name}", name, json.dumps(value), name in ref.overridden
     changed = set(_flat(card.overridden))
-    methods = {"summary", "attacks", "objectives", "defenses", "datasets"}
+    methods = {"summary", "needs", "attacks", "objectives", "defenses", "datasets"}
     settings = card.recipe.model_dump(mode="json", exclude=methods, exclude_none=True)
     for name, value in _flat(settings).items():
         yield f"recipe {card.cell.recipe}", name, json.dumps(value), name in changed

@@ -23,6 +23,8 @@ from bdbench.registry.entry import Entry
 from bdbench.schema import KINDS, Card
 from bdbench.store import Store, disk_errors
 
+_ABOVE = ("summary", "needs")
+"""What a recipe says of itself, above the table."""
 _KEY = re.compile(rf"[0-9a-f]{{{KEY_DIGITS}}}")
 
 
@@ -43,7 +45,9 @@ def show(
             typer.echo(recipe.model_dump_json(indent=1))
         else:
             console.print(f"recipe [bold]{_plain(name)}[/]: {_plain(recipe.summary)}\n")
-            console.print(_fields(recipe))
+            if recipe.needs:
+                console.print(escape(recipe.needs), soft_wrap=True)
+            console.print(_fields(recipe, expand=True))
         return
     card = None if kind in KINDS else _card(what)
     if card is not None:
@@ -129,20 +133,21 @@ def _show_entry(registry: Registry, entry: Entry, console: Console, as_json: boo
         console.print(_fields(kind.model_construct()))
 
 
-def _fields(model: BaseModel) -> Table:
+def _fields(model: BaseModel, expand: bool = False) -> Table:
+    """Every parameter with its meaning; `expand`: also those of tables within the model."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("parameter", "value", "meaning"):
         table.add_column(column, overflow="fold")
-    _add_fields(table, model, "")
+    _add_fields(table, model, "", expand)
     return table
 
 
-def _add_fields(table: Table, model: BaseModel, prefix: str) -> None:
+def _add_fields(table: Table, model: BaseModel, prefix: str, expand: bool) -> None:
     for name, field in type(model).model_fields.items():
         value: Any = getattr(model, name, "")
-        if isinstance(value, BaseModel) and not field.description:
-            _add_fields(table, value, f"{prefix}{name}.")
-        elif value not in (PydanticUndefined, {}):
+        if isinstance(value, BaseModel) and expand:
+            _add_fields(table, value, f"{prefix}{name}.", expand)
+        elif value not in (PydanticUndefined, {}) and (prefix + name) not in _ABOVE:
             shown = json.dumps(value, default=lambda item: item.model_dump(exclude_defaults=True))
             table.add_row(prefix + name, _plain(shown), _plain(field.description or ""))
 

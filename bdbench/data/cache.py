@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from bdbench.api import SPLITS, Dataset, Rows, Split
 from bdbench.data.captions import Captions
-from bdbench.data.pairs import Labelled, Pairs
+from bdbench.data.pairs import Images, Labelled, Pairs
 from bdbench.data.pixels import JpegPixels, Pixels
 from bdbench.errors import BdbenchError
 from bdbench.schema import Strict
@@ -131,7 +131,9 @@ def _check(split: str, rows: Rows, resolution: int, classes: Sequence[str]) -> N
 class DataCache:
     """What `write` stored."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, device: torch.device = Images.device) -> None:
+        """`device`: where the images that are read are wanted."""
+        self._device = device
         try:
             self.file = DataFile.model_validate_json((folder / "data.json").read_bytes())
         except ValidationError as error:
@@ -177,17 +179,19 @@ class DataCache:
                     f"--set recipe.budget.pairs={rows.stop - rows.start}",
                 )
             rows = slice(rows.start, rows.start + limit)
-        return Pairs(
-            self._ids(rows), self._pixels(rows), Captions(self._column("caption", rows))
-        )
+        pairs = Pairs(self._ids(rows), self._pixels(rows), Captions(self._column("caption", rows)))
+        pairs.device = self._device
+        return pairs
 
     def labelled(self, split: str) -> Labelled:
         """A split, or a further set, as labelled images."""
         about = self.file.tests.get(split, self.file)
         rows = self._rows(split)
         labels = torch.from_numpy(self._column("label", rows).to_numpy().astype(np.int64))
-        return Labelled(
+        found = Labelled(
             self._ids(rows), self._pixels(rows), labels, about.classes, about.templates
         )
+        found.device = self._device
+        return found
 
 

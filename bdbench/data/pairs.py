@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bdbench.api import Attack
 from bdbench.data.captions import Captions
-from bdbench.data.pixels import Pixels
+from bdbench.data.pixels import Pixels, read
 from bdbench.data.randomness import RowRng
 
 
@@ -18,6 +18,9 @@ class Images:
 
     `pixels` may be memory-mapped: only the rows asked for are touched.
     """
+
+    device = torch.device("cpu")
+    """Where the floats are wanted."""
 
     def __init__(self, ids: Tensor, pixels: Pixels) -> None:
         """`ids`: int64 [n]; `pixels`: uint8 [n, 3, h, w]."""
@@ -34,7 +37,7 @@ class Images:
 
     def images(self, index: Tensor) -> Tensor:
         """float32 [b, 3, h, w] in [0, 1] of the positions `index`, int64 [b]."""
-        return self.pixels[index].to(torch.float32).div_(255)
+        return read(self.pixels, index, self.device).to(torch.float32).div_(255)
 
 
 class Labelled(Images):
@@ -67,8 +70,13 @@ class Trigger:
         self._attack, self._state, self._seed = attack, state, seed
 
     def __call__(self, images: Tensor, ids: Tensor) -> Tensor:
-        """Stamp float [b, 3, h, w] images of the rows `ids`; the result stays within [0, 1]."""
-        return self._attack.trigger(images, self._state, RowRng(self._seed, ids)).clamp_(0, 1)
+        """Stamp float [b, 3, h, w] images of the rows `ids`; the result stays within [0, 1].
+
+        It is done on the CPU, so that every model meets the same bits.
+        """
+        rng = RowRng(self._seed, ids)
+        stamped = self._attack.trigger(images.cpu(), self._state, rng).clamp_(0, 1)
+        return stamped.to(images.device)
 
 
 class PoisonedPairs(Pairs):
@@ -80,6 +88,7 @@ class PoisonedPairs(Pairs):
         """`positions`: int64 [p] poisoned positions in `pairs`, with their p new captions."""
         changed = dict(zip(positions.tolist(), captions, strict=True))
         super().__init__(pairs.ids, pairs.pixels, pairs.captions.replaced(changed))
+        self.device = pairs.device
         self._poisoned = torch.zeros(len(pairs), dtype=torch.bool)
         self._poisoned[positions] = True
         self._trigger = trigger

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bdbench.sources.decode import decode_jpeg
+from bdbench.vision import declare_operators
 
 
 class Pixels(Protocol):
@@ -38,18 +39,24 @@ class JpegPixels:
         self.shape = (len(ends), 3, side, side)
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        ends = self._ends[index].tolist()
-        starts = torch.where(
-            index > 0, self._ends[(index - 1).clamp(min=0)], self._first
-        ).tolist()
         pool = _pool(torch.get_num_threads())
-        images = list(pool.map(self._decode, starts, ends))
+        images = list(pool.map(self._decode, *self._span(index)))
         return torch.from_numpy(np.stack(images)) if images else torch.empty(
             (0, *self.shape[1:]), dtype=torch.uint8
         )
 
     def _decode(self, start: int, end: int) -> NDArray[np.uint8]:
         return decode_jpeg(self._bytes[start:end].tobytes())
+
+    def files(self, index: Tensor) -> list[Tensor]:
+        """The JPEG files themselves, each uint8 [bytes]."""
+        spans = zip(*self._span(index), strict=True)
+        return [torch.from_numpy(self._bytes[start:end].copy()) for start, end in spans]
+
+    def _span(self, index: Tensor) -> tuple[list[int], list[int]]:
+        """First byte of each file, and the byte after it."""
+        starts = torch.where(index > 0, self._ends[(index - 1).clamp(min=0)], self._first)
+        return starts.tolist(), self._ends[index].tolist()
 
     def part(self, start: int, stop: int) -> JpegPixels:
         """The images from `start` to before `stop`."""
@@ -61,3 +68,16 @@ class JpegPixels:
 def _pool(threads: int) -> ThreadPoolExecutor:
     """Pillow decodes without holding the interpreter's lock."""
     return ThreadPoolExecutor(threads)
+
+
+def read(pixels: Pixels, index: Tensor, device: torch.device) -> Tensor:
+    """uint8 [b, 3, side, side] of the positions int64 [b], on `device`.
+
+    A GPU is sent bytes, not floats, and decodes JPEG files itself.
+    """
+    if device.type == "cuda" and isinstance(pixels, JpegPixels) and len(index):
+        declare_operators()
+        from torchvision.io import decode_jpeg as decode_on_gpu
+
+        return torch.stack(decode_on_gpu(pixels.files(index), device=device))
+    return pixels[index].to(device, non_blocking=True)

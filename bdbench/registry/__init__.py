@@ -87,7 +87,7 @@ class Registry:
     def __init__(self, plugins: Iterable[Path] = (), root: Path | None = None) -> None:
         """`root`: another `registry` folder than the shipped one."""
         self._root = root or share_dir("registry")
-        self._plugins = tuple({path.absolute(): path for path in plugins}.values())
+        self.plugins = tuple({path.absolute(): path for path in plugins}.values())
 
     @cached_property
     def _entries(self) -> dict[tuple[Kind, str], Entry]:
@@ -131,7 +131,7 @@ class Registry:
                 )
 
     def _from_plugins(self) -> Iterable[Entry]:
-        for path in self._plugins:
+        for path in self.plugins:
             yield from plugin_entries(path)
 
     def entries(self, kind: Kind | None = None) -> list[Entry]:

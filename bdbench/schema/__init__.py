@@ -18,6 +18,7 @@ from bdbench.schema.recipe import (
     CleanBudget,
     Defaults,
     Gate,
+    Hardware,
     Model,
     ModelFile,
     Recipe,
@@ -40,8 +41,8 @@ from bdbench.schema.track import (
 
 __all__ = [
     "CARD_VERSION", "KINDS", "LARGEST_DIFFERENCE", "SUBMITTABLE", "Augment", "Card", "Cell",
-    "CleanBudget", "Cleaned", "Cost", "Defaults", "Gate", "Kind", "Level", "Model", "ModelFile",
-    "Point", "Poison", "Provenance", "Recipe", "Ref", "Reported", "ReportedRow", "Score",
-    "Selection", "Selections", "Stage", "Statistic", "Status", "Strict", "Submission", "Threads",
-    "Track", "Training", "Verdict", "Verification",
+    "CleanBudget", "Cleaned", "Cost", "Defaults", "Gate", "Hardware", "Kind", "Level", "Model",
+    "ModelFile", "Point", "Poison", "Provenance", "Recipe", "Ref", "Reported", "ReportedRow",
+    "Score", "Selection", "Selections", "Stage", "Statistic", "Status", "Strict", "Submission",
+    "Threads", "Track", "Training", "Verdict", "Verification",
 ]

@@ -98,6 +98,20 @@ class Threads(Strict):
     """Also of evaluation; sweep points run side by side."""
 
 
+class Hardware(Strict):
+    """What the model runs on; like the threads, it moves results in their last digits."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    """`tf32`: of matrix products on a GPU; `bf16`: of the forward pass, the loss in fp32."""
+    compile: bool = False
+    """Whether training goes through `torch.compile`."""
+    processes: int = Field(1, ge=1, le=1024)
+    """Of the pre-training, with a share of every batch each, on a GPU of its own if on GPUs."""
+    batch_norm: Literal["global", "local"] = "global"
+    """Statistics over the whole batch, or over the share of a process, as Verma et al. have it."""
+
+
 class Defaults(Strict):
     """What a recipe sets on a component, by the component's registered name."""
 
@@ -110,6 +124,8 @@ class Recipe(Strict):
     """A fixed setting, so that cells differ in the method alone."""
 
     summary: str
+    needs: str | None = None
+    """What must be there before it can be run, where it comes from, and what it costs."""
     dataset: str
     """A registered dataset."""
     resolution: int = Field(ge=8)
@@ -120,14 +136,29 @@ class Recipe(Strict):
     checkpoint: str | None = None
     """sha256 of a file with a model trained elsewhere, taken in place of pre-training one."""
     pretrain: Training
+    pretrain_for: dict[str, dict[str, Any]] | None = None
+    """What is different in the pre-training with an objective, by its registered name."""
     augment: Augment = Augment()
     budget: CleanBudget
     gate: Gate = Gate()
     selection: Selection = Selection()
     threads: Threads
+    hardware: Hardware | None = None
+    """None: one process on the CPU, in fp32."""
     eval_batch: int = Field(512, ge=1)
     """Images per forward pass of the evaluation."""
     attacks: dict[str, Defaults] = {}
     objectives: dict[str, Defaults] = {}
     defenses: dict[str, Defaults] = {}
     datasets: dict[str, Defaults] = {}
+
+    @model_validator(mode="after")
+    def _trainings(self) -> Recipe:
+        for objective in self.pretrain_for or {}:
+            self.training(objective)
+        return self
+
+    def training(self, objective: str) -> Training:
+        """The pre-training with an objective."""
+        changed = (self.pretrain_for or {}).get(objective, {})
+        return Training.model_validate(self.pretrain.model_dump() | changed)

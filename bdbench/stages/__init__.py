@@ -6,7 +6,7 @@ the images or pairs that went through a model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ class Context:
     """Where on this machine the data lie: fields of the dataset that no key holds."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Paths of the user's files, by the address that stands for them in a spec."""
+    gpus: Sequence[int] = ()
+    """Those that the stage may use."""
 
 
 Run = Callable[[Mapping[str, Any], Inputs, Path, Context], int]

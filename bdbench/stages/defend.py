@@ -19,8 +19,9 @@ from bdbench.api import Objective, Repair
 from bdbench.clip import Clip
 from bdbench.data import DataCache, Labelled, Pairs
 from bdbench.errors import BdbenchError
+from bdbench.group import device_of
 from bdbench.hashing import derive_seed
-from bdbench.schema import Augment, Training
+from bdbench.schema import Augment, Hardware, Training
 from bdbench.stages import Context, Inputs
 from bdbench.store import RESUME
 from bdbench.train import EpochLog, Progress, Report, fit
@@ -39,7 +40,7 @@ class CleanBudget:
 
 def budget_for(
     data: DataCache, pairs: int, augment: Augment, seed: int, work: Path, report: Report,
-    logs: list[EpochLog],
+    logs: list[EpochLog], hardware: Hardware | None = None,
 ) -> CleanBudget:
     """A budget of the first `pairs` clean pairs; each call of `fit` resumes by itself."""
     clean = data.pairs("budget", pairs)
@@ -57,6 +58,7 @@ def budget_for(
             clip, objective, clean, training, augment, seed=derive_seed(seed, "fit", number),
             state=work / RESUME / f"fit-{number}.safetensors",
             after_epoch=lambda epoch: snapshot(clip, earlier + epoch), report=report,
+            hardware=hardware,
         ))
         return clip
 
@@ -87,7 +89,7 @@ def one_way(report: Callable[[Mapping[str, Any]], None]) -> Iterator[Report]:
 
 def _equal(state: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     return state.keys() == other.keys() and all(
-        torch.equal(state[name].nan_to_num(), other[name].nan_to_num()) for name in state
+        torch.equal(state[name].cpu().nan_to_num(), other[name].nan_to_num()) for name in state
     )
 
 
@@ -96,12 +98,14 @@ def run(spec: Mapping[str, Any], inputs: Inputs, work: Path, context: Context) -
     torch.set_num_threads(spec["threads"])
     defense = cast(Repair, context.registry.build("defense", spec["defense"]))
     logs: list[EpochLog] = []
-    clip = Clip.load(inputs["pretrain"].path)
+    hardware = Hardware(**spec.get("hardware", {}))
+    device = device_of(hardware, context.gpus)
+    clip = Clip.load(inputs["pretrain"].path).to(device)
     clip.sort_words()
     with one_way(context.report) as report:
         budget = budget_for(
-            DataCache(inputs["data"].path), spec["budget"], Augment(**spec["augment"]),
-            spec["seed"], work, report, logs,
+            DataCache(inputs["data"].path, device), spec["budget"], Augment(**spec["augment"]),
+            spec["seed"], work, report, logs, hardware,
         )
         repaired = defense.repair(clip, budget)
     kept = sorted(work.glob("step-*.safetensors"))
