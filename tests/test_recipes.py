@@ -147,5 +147,5 @@ def test_a_step_at_the_real_size(name: str, objective: Any, tmp_path: Path) -> N
     )
     assert 0 < log[0]["clip"] < 20
     after = clip.state()
-    for moved in ("visual.conv1.weight", "token_embedding.weight", "text_projection", "logit_scale"):
-        assert not torch.equal(after[moved], before[moved])
+    for name in ("visual.conv1.weight", "token_embedding.weight", "text_projection", "logit_scale"):
+        assert not torch.equal(after[name], before[name])

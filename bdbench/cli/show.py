@@ -147,7 +147,7 @@ def _add_fields(table: Table, model: BaseModel, prefix: str, expand: bool) -> No
         value: Any = getattr(model, name, "")
         if isinstance(value, BaseModel) and expand:
             _add_fields(table, value, f"{prefix}{name}.", expand)
-        elif value not in (PydanticUndefined, {}) and (prefix + name) not in _ABOVE:
+        elif value is not PydanticUndefined and not (expand and (value == {} or name in _ABOVE)):
             shown = json.dumps(value, default=lambda item: item.model_dump(exclude_defaults=True))
             table.add_row(prefix + name, _plain(shown), _plain(field.description or ""))
 
