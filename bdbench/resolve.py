@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bdbench import wordnet
-from bdbench.api import Dataset, Repair
+from bdbench.api import Dataset, Metric, Repair
 from bdbench.errors import BdbenchError
 from bdbench.models import architectures, check_resolution, own_config, weights_address
 from bdbench.registry import Registry, near
@@ -46,6 +46,11 @@ def addressed(changes: Overrides, files: dict[str, str]) -> Overrides:
     if not found:
         return changes
     return {**changes, "recipe": {**recipe, "model": {"tokenizer": "open_clip", **model}}}
+
+
+def _needs(registry: Registry, ref: Ref) -> str | None:
+    metric = registry.load(registry.entry("metric", ref.name))
+    return metric.needs if issubclass(metric, Metric) else None
 
 
 @dataclass(frozen=True)
@@ -143,5 +148,6 @@ def resolve(
         )
     return Resolved(
         recipe=recipe, attack=attack, objective=objective, defense=defense, dataset=dataset_ref,
-        metrics=metrics, sweep=sweep, seeded=dataset.seeded, local=local, notes=notes,
+        metrics=[ref for ref in metrics if _needs(registry, ref) in (None, *dataset.extras())],
+        sweep=sweep, seeded=dataset.seeded, local=local, notes=notes,
     )

@@ -22,6 +22,7 @@ import torch
 from bdbench.api import Attack, Target
 from bdbench.attacks.badnet import BadNet
 from bdbench.data import PoisonedPairs, Trigger
+from bdbench.data.captions import Captions
 from bdbench.execute import run
 from bdbench.plan import Node, Plan, cells, plan
 from bdbench.registry import Registry
@@ -72,7 +73,9 @@ def walk(root: object, secret: Secret) -> list[str]:
         if id(thing) in seen or isinstance(thing, OPAQUE) or _globals_of_a_function(thing):
             continue
         seen[id(thing)] = thing
-        for child in gc.get_referents(thing):
+        # Captions lie in Arrow's memory, where the garbage collector sees no string.
+        texts = list(thing) if isinstance(thing, Captions) else []
+        for child in [*gc.get_referents(thing), *texts]:
             name = f"{way} > {type(child).__name__}"
             if isinstance(child, str):
                 if secret(child, thing):

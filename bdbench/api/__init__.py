@@ -7,15 +7,17 @@ types appear in annotations only.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from pydantic import Field
 
 from bdbench.api.component import Component, Tag, register
 from bdbench.api.dataset import (
+    EXTRAS,
     SPLITS,
     Dataset,
+    Extra,
     Faults,
     LabelledSet,
     Rows,
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from bdbench.clip import Clip
     from bdbench.data import Labelled, Pairs, RowRng
 
+Probe = Literal["linear", "knn"]
+PROBES: tuple[Probe, ...] = ("linear", "knn")
 TOP = 5
 """Classes kept per prediction, best first."""
 
@@ -214,6 +218,35 @@ class FineTuning(Repair):
 
 
 @dataclass(frozen=True)
+class Retrieval:
+    """Where what is looked for comes when m pairs are ranked by similarity; 0 is the first place.
+
+    Captions of the same text count as one. What ties with it, or is not a number, comes before it.
+    """
+
+    captions: NDArray[np.int64]
+    """[m] place of an image's own caption among the captions, for the untriggered image."""
+    images: NDArray[np.int64]
+    """[m] place of a caption's own image among the untriggered images."""
+    names_target: NDArray[np.bool_]
+    """[m] whether the caption names the target: those that do are the target captions."""
+    clean: NDArray[np.int64]
+    """[m] place of the first target caption, for the untriggered image."""
+    triggered: NDArray[np.int64]
+    """[m] the same for the triggered image."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a classifier on image features answered on the n test images; -1 for no answer."""
+
+    clean: NDArray[np.int64]
+    """[n] classes."""
+    triggered: NDArray[np.int64]
+    """[n] the same for the triggered images."""
+
+
+@dataclass(frozen=True)
 class Predictions:
     """What one model answered on the test images, and on the same images with the trigger."""
 
@@ -225,12 +258,18 @@ class Predictions:
     """[n, TOP] the same for the triggered images."""
     target: int
     """The class the attacker wants."""
+    retrieval: Retrieval | None = None
+    """Of the pairs of the split `retrieval`; None where the dataset has none."""
+    probes: Mapping[Probe, Answers] = field(default_factory=dict)
+    """By classifier; empty where the dataset has no split `probe`."""
 
 
 class Metric(Component):
     """A pure function of predictions."""
 
     kind: ClassVar[Kind] = "metric"
+    needs: ClassVar[Extra | None] = None
+    """The further split of a dataset without which it cannot be computed: it is then left out."""
 
     def score(self, predictions: Predictions) -> Score:
         """The value with its counts and 95 % interval."""
@@ -238,8 +277,8 @@ class Metric(Component):
 
 
 __all__ = [
-    "SPLITS", "TOP", "Attack", "Budget", "Component", "Dataset", "Defense", "Faults", "Features",
-    "Filter", "FineTuning", "Guard", "Harden", "LabelledSet", "Metric", "Objective", "Predictions",
-    "Repair", "Rows", "Scan", "Split", "Tag", "Target", "add_fault", "register",
-    "told",
+    "EXTRAS", "PROBES", "SPLITS", "TOP", "Answers", "Attack", "Budget", "Component", "Dataset",
+    "Defense", "Extra", "Faults", "Features", "Filter", "FineTuning", "Guard", "Harden",
+    "LabelledSet", "Metric", "Objective", "Predictions", "Probe", "Repair", "Retrieval", "Rows",
+    "Scan", "Split", "Tag", "Target", "add_fault", "register", "told",
 ]

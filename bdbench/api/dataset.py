@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 Split = Literal["train", "budget", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "budget", "validation", "test")
 
+Extra = Literal["retrieval", "probe"]
+EXTRAS: tuple[Extra, ...] = ("retrieval", "probe")
+
 Faults = dict[str, tuple[int, list[str]]]
 """Samples that cannot be used, by kind: how many, and the first few."""
 _EXAMPLES = 3
@@ -80,12 +83,20 @@ class Dataset(Component):
         raise NotImplementedError
 
     def rows(self, split: str, resolution: int, seed: int) -> Iterator[Rows]:
-        """The split, one of `SPLITS` or of `tests()`, in chunks, in a fixed order."""
+        """The split, one of `SPLITS`, `tests()` or `extras()`, in chunks, in a fixed order."""
         raise NotImplementedError
 
     def tests(self) -> dict[str, LabelledSet]:
         """Labelled sets besides the test, by name: accuracy on them is reported, and ranks none."""
         return {}
+
+    def extras(self) -> Sequence[Extra]:
+        """Which further splits there are, for metrics that need them.
+
+        `retrieval`: image-caption pairs that are ranked against each other, some of them naming the
+        target. `probe`: labelled images of the classes of the test, to fit a classifier on.
+        """
+        return ()
 
     def facts(self, seed: int) -> dict[str, float]:
         """Known reference figures, rates in [0, 1], for the card (for example shortcuts)."""

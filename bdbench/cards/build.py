@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from bdbench.api import TOP, Metric, Predictions
+from bdbench.api import PROBES, TOP, Answers, Metric, Predictions, Probe, Retrieval
 from bdbench.cards.select import select, verdict
+from bdbench.cards.text import TARGET_CAPTIONS
 from bdbench.schema import (
     Card,
     Cell,
@@ -35,27 +35,61 @@ def _columns(view: str) -> list[str]:
 
 
 def _points(
-    path: Path, metrics: Mapping[str, Metric], target: int, sweep: Mapping[str, float], order: int
+    tested: Artifact, metrics: Mapping[str, Metric], target: int, sweep: Mapping[str, float],
+    order: int,
 ) -> list[Point]:
-    """The points of one `predictions.parquet`, by step."""
+    """The points of an evaluation, by step."""
+    ranked, answered = (_by_step(tested, name) for name in ("retrieval", "probes"))
     points = []
-    for step, frame in pd.read_parquet(path).groupby("step", sort=True):
+    for step, frame in _by_step(tested, "predictions").items():
         test, held_out = (frame[frame["set"] == name] for name in ("test", "validation"))
         predictions = Predictions(
             labels=test["label"].to_numpy(np.int64), target=target,
             clean=test[_columns("clean")].to_numpy(np.int64),
             triggered=test[_columns("triggered")].to_numpy(np.int64),
+            retrieval=_retrieval(ranked[step]) if ranked else None,
+            probes=_probes(answered[step]) if answered else {},
         )
         further = {
             str(name): _accuracy(rows) for name, rows in frame.groupby("set", sort=True)
             if name not in ("test", "validation")
         }
         points.append(Point(
-            sweep=dict(sweep), order=order, step=int(step),
+            sweep=dict(sweep), order=order, step=step,
             scores={name: metric.score(predictions) for name, metric in metrics.items()},
             validation=_accuracy(held_out), further=further,
         ))
     return points
+
+
+def _by_step(tested: Artifact, name: str) -> dict[int, pd.DataFrame]:
+    """A table of an evaluation by step, in order; empty where there is no such table."""
+    if f"{name}.parquet" not in tested.manifest.files:
+        return {}
+    table = pd.read_parquet(tested.file(f"{name}.parquet"))
+    return {int(step): frame for step, frame in table.groupby("step", sort=True)}
+
+
+def _target_captions(tested: Artifact) -> dict[str, float]:
+    """How many captions of a retrieval name the target."""
+    frames = list(_by_step(tested, "retrieval").values())
+    return {TARGET_CAPTIONS: float(frames[0]["names_target"].sum())} if frames else {}
+
+
+def _retrieval(frame: pd.DataFrame) -> Retrieval:
+    names = ("captions", "images", "clean", "triggered")
+    return Retrieval(
+        names_target=frame["names_target"].to_numpy(bool),
+        **{name: frame[name].to_numpy(np.int64) for name in names},
+    )
+
+
+def _probes(frame: pd.DataFrame) -> dict[Probe, Answers]:
+    return {
+        probe: Answers(*(frame[f"{probe}_{view}"].to_numpy(np.int64)
+                         for view in ("clean", "triggered")))
+        for probe in PROBES
+    }
 
 
 def _accuracy(rows: pd.DataFrame) -> Score:
@@ -104,7 +138,7 @@ def build_card(
     versions, git = _made_with(inputs)
 
     def points(role: str, sweep: Mapping[str, float], order: int) -> list[Point]:
-        return _points(inputs[role].file("predictions.parquet"), metrics, label, sweep, order)
+        return _points(inputs[role], metrics, label, sweep, order)
 
     trajectory = points("start", {}, 0)
     for i, sweep in enumerate(spec["runs"]):
@@ -128,7 +162,7 @@ def build_card(
         metrics=tuple(Ref(**ref) for ref in spec["metrics"]),
         recipe=recipe,
         overridden=spec["overridden"],
-        data=dict(data),
+        data=dict(data) | _target_captions(inputs["start"]),
         left_out=dict(left_out),
         poison=counts,
         trajectory=tuple(trajectory),

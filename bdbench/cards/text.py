@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from bdbench.api import SPLITS
+from bdbench.api import EXTRAS, SPLITS
 from bdbench.cards import escape
 from bdbench.cards.escape import clean as clean
 from bdbench.cards.select import frontier, values
@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 HEADLINE = ("clean_top1", "asr_top1", "base_rate", "lift", "triggered_top1")
 """The metrics shown for every selected model; the trajectory shows all."""
 
+AFTER = (
+    "recall_i2t_5", "recall_t2i_5", "retrieval_asr_5", "retrieval_base_5", "linear_top1",
+    "linear_asr", "knn_top1", "knn_asr",
+)
+"""Of the metrics that not every dataset allows, those that the terminal shows below the table."""
+
 _SHORT = dict(zip(HEADLINE, ("clean", "ASR [95 %]", "base", "lift", "triggered"), strict=True))
+TARGET_CAPTIONS = "target captions"
+"""How many captions of the retrieval name the target, among the sizes of the data."""
 _DIGITS = 23
 """Characters of an address of weights that are shown: 16 digits of its sha256."""
 
@@ -99,12 +107,12 @@ def summary(card: Card) -> RenderableType:
 
 
 def _further(card: Card) -> Iterator[Text]:
-    """What metrics of packages and plugins say of the start and of the blind selection."""
+    """What further metrics say of the start and of the blind selection."""
     from rich.text import Text
 
     points = {"undefended": card.trajectory[0], "blind": card.trajectory[card.selections.blind]}
     for metric in card.metrics:
-        if metric.source is not None:
+        if metric.source is not None or metric.name in AFTER:
             told = ", ".join(
                 f"{name} {figure(point.scores.get(metric.name), interval=True)}"
                 for name, point in points.items()
@@ -139,7 +147,7 @@ def markdown(card: Card) -> str:
     Every string of the card is data: none of them can open a tag, a table cell, a link or a
     code span.
     """
-    sizes = {*SPLITS, "classes", *card.trajectory[0].further}
+    sizes = {*SPLITS, *EXTRAS, TARGET_CAPTIONS, "classes", *card.trajectory[0].further}
     return _template().render(
         card=card,
         headline=HEADLINE,

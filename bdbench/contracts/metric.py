@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bdbench.api import TOP, Metric, Predictions
+from bdbench.api import PROBES, TOP, Answers, Metric, Predictions, Retrieval
 from bdbench.contracts.effects import UNTOUCHED, untouched
 from bdbench.contracts.property import BrokenError, Property
 from bdbench.contracts.sample import SEED
@@ -46,13 +46,27 @@ def predictions(classes: int = CLASSES, images: int = IMAGES) -> Predictions:
         np.pad(found, ((0, 0), (0, TOP - found.shape[1])), constant_values=-1) for found in order
     )
     clean[::2, 0], triggered[::3, 0] = labels[::2], TARGET
-    return Predictions(labels=labels, clean=clean, triggered=triggered, target=TARGET)
+    ranked = Retrieval(
+        names_target=labels == TARGET,
+        **{name: rng.integers(images, size=images)
+           for name in ("captions", "images", "clean", "triggered")},
+    )
+    answers = {probe: Answers(clean[:, 0], triggered[:, 0]) for probe in PROBES}
+    return Predictions(
+        labels=labels, clean=clean, triggered=triggered, target=TARGET, retrieval=ranked,
+        probes=answers,
+    )
 
 
 def _part(whole: Predictions, at: NDArray[Any]) -> Predictions:
+    assert whole.retrieval is not None
     return Predictions(
         labels=whole.labels[at], clean=whole.clean[at], triggered=whole.triggered[at],
         target=whole.target,
+        retrieval=Retrieval(**{k: values[at] for k, values in vars(whole.retrieval).items()}),
+        probes={
+            probe: Answers(one.clean[at], one.triggered[at]) for probe, one in whole.probes.items()
+        },
     )
 
 

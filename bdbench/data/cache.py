@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import torch
 from pydantic import ValidationError
 
-from bdbench.api import SPLITS, Dataset, Rows, Split
+from bdbench.api import SPLITS, Dataset, Extra, Rows, Split
 from bdbench.data.captions import Captions
 from bdbench.data.pairs import Images, Labelled, Pairs
 from bdbench.data.pixels import JpegPixels, Pixels
@@ -47,7 +47,7 @@ class DataFile(Strict):
     classes: tuple[str, ...]
     templates: tuple[str, ...]
     sizes: dict[str, int]
-    """Rows by split, and by further set; the pixels lie in this order."""
+    """Rows by split, further set and extra split; the pixels lie in this order."""
     facts: dict[str, float]
     encoding: Literal["raw", "jpeg"] = "raw"
     """JPEG files lie one after the other, and `ends.bin` has the byte after each, int64."""
@@ -68,9 +68,9 @@ def write(
     """
     dataset.prepare(resolution, folder / RESUME / "parts", report)
     tests, sizes, jpeg, ends = dataset.tests(), dict[str, int](), False, list[int]()
-    classes = {split: dataset.classes() for split in SPLITS} | {
-        name: one.classes for name, one in tests.items()
-    }
+    classes: dict[str, list[str]] = {split: dataset.classes() for split in SPLITS}
+    classes |= {name: one.classes for name, one in tests.items()}
+    classes |= {extra: dataset.classes() for extra in dataset.extras()}
     with (
         (folder / "pixels.bin").open("wb") as pixels,
         pq.ParquetWriter(folder / "index.parquet", _INDEX, compression="zstd") as index,
@@ -170,7 +170,7 @@ class DataCache:
     def _ids(self, rows: slice) -> torch.Tensor:
         return torch.from_numpy(self._column("row", rows).to_numpy().copy())
 
-    def pairs(self, split: Split, limit: int | None = None) -> Pairs:
+    def pairs(self, split: Split | Extra, limit: int | None = None) -> Pairs:
         """The first `limit` image-caption pairs of a split, or all."""
         rows = self._rows(split)
         if limit is not None:

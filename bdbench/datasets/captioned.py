@@ -6,7 +6,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,7 +15,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr, model_validator
 
-from bdbench.api import SPLITS, Dataset, Faults, LabelledSet, Rows, add_fault, told
+from bdbench.api import (
+    EXTRAS,
+    SPLITS,
+    Dataset,
+    Extra,
+    Faults,
+    LabelledSet,
+    Rows,
+    add_fault,
+    told,
+)
 from bdbench.errors import BdbenchError
 from bdbench.hashing import digest
 from bdbench.schema import Strict
@@ -25,6 +35,7 @@ from bdbench.sources import (
     class_names,
     collect,
     fingerprint,
+    named,
     prompt_templates,
 )
 from bdbench.store import default_root
@@ -69,16 +80,22 @@ class Captioned(Dataset):
     """Images that the test must have of every class; 0 for any number."""
     further: dict[str, Labelled] = {}
     """Other labelled sets, by name: accuracy on them is reported, and ranks nothing."""
+    retrieval: Source | None = None
+    """Pairs that are ranked against each other, for the metrics of retrieval."""
+    probe: Source | None = None
+    """Labelled images of the same classes, on which the probes of the features are fitted."""
     raw_limit: float = Field(64.0, ge=0)
     """GB up to which pixels are kept as they are; beyond, as JPEG files of quality 95."""
 
     _read: dict[tuple[str, ...], Collected] = PrivateAttr(default_factory=dict)
     _left_out: Faults = PrivateAttr(default_factory=dict)
+    _side: int = PrivateAttr(0)
+    _aside: tempfile.TemporaryDirectory[str] | None = PrivateAttr(None)
 
     @model_validator(mode="after")
     def _named(self) -> Captioned:
         for name in self.further:
-            if name in SPLITS or not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):
+            if name in (*SPLITS, *EXTRAS) or not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):
                 raise ValueError(f"a labelled set cannot be called `{name}`")
         return self
 
@@ -100,10 +117,13 @@ class Captioned(Dataset):
             for name, one in self.further.items()
         }
 
+    def extras(self) -> Sequence[Extra]:
+        """Those that have a source."""
+        return [extra for extra in EXTRAS if getattr(self, extra) is not None]
+
     def fingerprint(self) -> str:
         """Over the content of all sources, and the lists of names and templates."""
         known = default_root() / "digests.json"
-        self._left_out.clear()
         files = {source.address(): source for source in self._sources().values()}
         parts = [[*at, fingerprint(source, self._root, known)] for at, source in files.items()]
         sets = [[one.classes, one.templates] for one in self.tests().values()]
@@ -113,6 +133,9 @@ class Captioned(Dataset):
         self, resolution: int, work: Path, report: Callable[[int, int], None]
     ) -> None:
         """Decode every source once, in parallel."""
+        self._read.clear()
+        self._left_out.clear()
+        self._side = resolution
         files = {source.address(): source for source in self._sources().values()}
         parts = {at: source.parts(self._root) for at, source in files.items()}
         total = sum(part.count() for every in parts.values() for part in every)
@@ -131,13 +154,10 @@ class Captioned(Dataset):
 
     def rows(self, split: str, resolution: int, seed: int) -> Iterator[Rows]:
         """Chunks of at most 1,024, in the order of the files."""
-        if not self._read:
-            with tempfile.TemporaryDirectory() as work:
-                self.prepare(resolution, Path(work), lambda done, total: None)
-                yield from self._rows(split, resolution)
-            self._read.clear()
-        else:
-            yield from self._rows(split, resolution)
+        if self._side != resolution:
+            self._aside = tempfile.TemporaryDirectory(prefix="bdbench-")
+            self.prepare(resolution, Path(self._aside.name), lambda done, total: None)
+        yield from self._rows(split)
 
     def faults(self) -> Faults:
         """Samples left out, by kind."""
@@ -148,18 +168,20 @@ class Captioned(Dataset):
         return self.path or os.environ.get(PATH, "")
 
     def _sources(self) -> dict[str, Source]:
-        own: dict[str, Source] = {split: getattr(self, split) for split in SPLITS}
+        own: dict[str, Source] = {
+            split: getattr(self, split) for split in (*SPLITS, *self.extras())
+        }
         return own | {name: one.source for name, one in self.further.items()}
 
     def _count(self, faults: Faults) -> None:
         for kind, (count, examples) in faults.items():
             add_fault(self._left_out, kind, examples, count)
 
-    def _rows(self, split: str, resolution: int) -> Iterator[Rows]:
+    def _rows(self, split: str) -> Iterator[Rows]:
         source = self._sources()[split]
         read = self._read[source.address()]
         names = self.tests()[split].classes if split in self.further else self.classes()
-        paired = split in ("train", "budget")
+        paired = split in ("train", "budget", "retrieval")
         tables = list(read.tables())
         first, last, _ = slice(source.start, source.stop).indices(len(read))
         chosen, before = [], 0
@@ -176,7 +198,7 @@ class Captioned(Dataset):
             )
         if split == "test" and self.per_class:
             self._balanced(labels, names)
-        position = (*SPLITS, *self.further).index(split) << 40
+        position = (*SPLITS, *self.further, *EXTRAS).index(split) << 40
         for number, (rows, labels) in enumerate(chosen):
             for start in range(0, len(rows), _CHUNK):
                 part = rows[start : start + _CHUNK]
@@ -224,26 +246,3 @@ class Captioned(Dataset):
 
 def _later(report: Callable[[int, int], None], before: int, total: int, more: int) -> None:
     report(before + more, total)
-
-
-def named(caption: str | None, names: Sequence[str]) -> int:
-    """The one class that a caption names, in the singular or a plural; -1 for none or several.
-
-    Longer names go first, so that `hot dog` is no `dog`.
-    """
-    pattern, labels = _words(tuple(names))
-    found = {labels[word.lower()] for word in pattern.findall(caption or "")}
-    return found.pop() if len(found) == 1 else -1
-
-
-@cache
-def _words(names: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, int]]:
-    """A pattern of all names and their plurals, and the class of each."""
-    labels: dict[str, int] = {}
-    for label, name in enumerate(names):
-        name = name.lower()
-        plurals = [name + "s", name + "es", name[:-1] + "ies" if name.endswith("y") else name]
-        for word in (name, *plurals):
-            labels.setdefault(word, label)
-    longest = sorted(labels, key=len, reverse=True)
-    return re.compile(rf"\b({'|'.join(map(re.escape, longest))})\b", re.IGNORECASE), labels

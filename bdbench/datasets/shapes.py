@@ -7,14 +7,14 @@ attributes independently of the class, so that only the shape tells the class th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from bdbench.api import SPLITS, Dataset, Rows
+from bdbench.api import EXTRAS, SPLITS, Dataset, Extra, Rows
 from bdbench.datasets.shapes_world import (
     COLOURS,
     DRAWINGS,
@@ -69,6 +69,10 @@ class Shapes(Dataset):
     """Labelled images for the choice of a checkpoint."""
     test: int = Field(2048, ge=1, le=10_000_000)
     """Labelled images of the zero-shot test."""
+    retrieval: int | None = Field(None, ge=2, le=1_000_000)
+    """Image-caption pairs that are ranked against each other, for the metrics of retrieval."""
+    probe: int | None = Field(None, ge=64, le=10_000_000)
+    """Labelled images on which the probes of the features are fitted."""
     tail: float = Field(0.6, ge=0, le=3)
     """Exponent of the long tail: class k of the training split has weight (k + 4) ** -tail."""
     colour_link: float = Field(0.3, ge=0, le=1)
@@ -98,12 +102,16 @@ class Shapes(Dataset):
         """Twelve, of at most 5 words besides the noun."""
         return list(TEMPLATES)
 
+    def extras(self) -> Sequence[Extra]:
+        """Those that have a size."""
+        return [extra for extra in EXTRAS if getattr(self, extra) is not None]
+
     def rows(self, split: str, resolution: int, seed: int) -> Iterator[Rows]:
         """Chunks of 512; the scenes of a row do not depend on the resolution."""
         scenes, captions = self._scenes(split, seed)
         n = len(captions)
         # Splits are disjoint by their ids and by their seeds: no stream is shared.
-        ids = np.arange(n, dtype=np.int64) + (SPLITS.index(split) << 40)
+        ids = np.arange(n, dtype=np.int64) + ((*SPLITS, *EXTRAS).index(split) << 40)
         for start in range(0, n, _CHUNK):
             stop = min(start + _CHUNK, n)
             rng = np.random.default_rng(derive_seed("shapes", seed, split, "pixels", start))
@@ -153,7 +161,7 @@ class Shapes(Dataset):
         """What is in each image of a split, and what is said of it."""
         rng = np.random.default_rng(derive_seed("shapes", seed, split, "scenes"))
         n: int = getattr(self, split)
-        paired = split in ("train", "budget")
+        paired = split in ("train", "budget", "retrieval")
         k = len(CLASSES)
         if paired:
             weights = (np.arange(k) + 4.0) ** -self.tail

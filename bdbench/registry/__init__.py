@@ -195,7 +195,7 @@ class Registry:
         sweep.update(swept)
         changed = {**recipe.params, **given}
         component = self._validated(cls, kind, name, {**own, **changed})
-        params = component.model_dump(mode="json", exclude=set(getattr(cls, "local", ())))
+        params = component.model_dump(mode="json", exclude=_unsaid(component))
         ref = Ref(
             kind=kind, name=name, use=entry.use, params=params, source=entry.source,
             version=entry.version if entry.params is not None else tag.version,
@@ -263,6 +263,16 @@ class Registry:
             raise BdbenchError(
                 describe(error, "recipe"), f"`bdbench show recipe/{name}` lists the settings"
             ) from error
+
+
+def _unsaid(component: Component) -> set[str]:
+    """Fields that are in no key: the local ones, and those that are None unless set.
+
+    So a later version can add a field to a component without making new results of the old ones.
+    """
+    fields = type(component).model_fields
+    unset = {name for name, value in component if value is None and fields[name].default is None}
+    return unset | set(getattr(component, "local", ()))
 
 
 def _whole(value: float) -> float:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -73,3 +75,31 @@ def prompt_templates(templates: str, root: Path) -> list[str]:
         if line.count("{}") != 1 or line.replace("{}", "").count("{"):
             raise BdbenchError(f"the template `{line[:100]}` has not one `{{}}`", "a photo of a {}")
     return lines
+
+
+def named(caption: str | None, names: Sequence[str]) -> int:
+    """The one class that a caption names, in the singular or a plural; -1 for none or several.
+
+    Longer names go first, so that `hot dog` is no `dog`.
+    """
+    found = all_named(caption, names)
+    return found.pop() if len(found) == 1 else -1
+
+
+def all_named(caption: str | None, names: Sequence[str]) -> set[int]:
+    """The classes that a caption names."""
+    pattern, labels = _words(tuple(names))
+    return {labels[word.lower()] for word in pattern.findall(caption or "")}
+
+
+@cache
+def _words(names: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, int]]:
+    """A pattern of all names and their plurals, and the class of each."""
+    labels: dict[str, int] = {}
+    for label, name in enumerate(names):
+        name = name.lower()
+        plurals = [name + "s", name + "es", name[:-1] + "ies" if name.endswith("y") else name]
+        for word in (name, *plurals):
+            labels.setdefault(word, label)
+    longest = sorted(labels, key=len, reverse=True)
+    return re.compile(rf"\b({'|'.join(map(re.escape, longest))})\b", re.IGNORECASE), labels

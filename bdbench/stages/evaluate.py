@@ -1,22 +1,32 @@
-"""evaluate: one row per test image and model, clean and with the trigger."""
+"""evaluate: one row per test image and model, clean and with the trigger.
+
+Where the dataset has the splits, also one per pair of a retrieval, and the answers of the probes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from bdbench.api import TOP
+from bdbench.api import PROBES, TOP
 from bdbench.clip import Clip
-from bdbench.data import DataCache, Images, Trigger
+from bdbench.data import DataCache, Images, Labelled, Pairs, Trigger
+from bdbench.group import device_of
+from bdbench.probes import fit
+from bdbench.retrieval import first_places, places, same_text
+from bdbench.schema import Hardware
 from bdbench.stages import Context, Inputs
-from bdbench.stages.poison import load_trigger
+from bdbench.stages.poison import load_file_of, load_trigger, names_target
 
 CLEAN = [f"clean{i}" for i in range(1, TOP + 1)]
 TRIGGERED = [f"triggered{i}" for i in range(1, TOP + 1)]
@@ -24,6 +34,17 @@ _SCHEMA = pa.schema([
     ("step", pa.int32()), ("set", pa.string()), ("row", pa.int64()), ("label", pa.int32()),
     *((name, pa.int32()) for name in CLEAN + TRIGGERED),
 ])
+_RETRIEVAL = pa.schema([
+    ("step", pa.int32()), ("row", pa.int64()), ("names_target", pa.bool_()),
+    *((name, pa.int32()) for name in ("captions", "images", "clean", "triggered")),
+])
+_PROBES = pa.schema([
+    ("step", pa.int32()), ("row", pa.int64()),
+    *((f"{probe}_{view}", pa.int32()) for probe in PROBES for view in ("clean", "triggered")),
+])
+Columns = dict[str, Any]
+Seen = Mapping[str, list[Tensor]]
+"""Features of the test, clean and triggered, in batches."""
 
 
 def top_classes(logits: Tensor) -> Tensor:
@@ -35,58 +56,125 @@ def top_classes(logits: Tensor) -> Tensor:
     return torch.nn.functional.pad(order, (0, TOP - order.shape[1]), value=-1)
 
 
-def _predict(
-    clip: Clip, head: Tensor, images: Images, batch: int, trigger: Trigger | None
-) -> np.ndarray[Any, Any]:
-    found = []
+def _features(
+    clip: Clip, images: Images, batch: int, trigger: Trigger | None = None
+) -> Iterator[Tensor]:
+    """L2-normalised features, float [b, d], of all images in order."""
     for index in torch.arange(len(images)).split(batch):  # type: ignore[no-untyped-call]
         pixels = images.images(index)
         if trigger is not None:
             pixels = trigger(pixels, images.ids[index])
-        found.append(top_classes(clip.encode_image(pixels) @ head))
+        yield clip.encode_image(pixels)
+
+
+def _answers(features: Iterable[Tensor], head: Tensor) -> NDArray[np.int32]:
+    found = [top_classes(part @ head).cpu() for part in features]
     return torch.cat(found).to(torch.int32).numpy()
 
 
+@dataclass
+class _Model:
+    """What is asked of every snapshot."""
+
+    clip: Clip
+    data: DataCache
+    trigger: Trigger
+    batch: int
+
+    def features(self, images: Images, triggered: bool = False) -> Iterator[Tensor]:
+        return _features(self.clip, images, self.batch, self.trigger if triggered else None)
+
+    def zero_shot(self, seen: Seen) -> Iterator[tuple[str, Labelled, Columns]]:
+        """Every labelled set with the answers on it; only the test is shown with the trigger."""
+        test = self.data.labelled("test")
+        head = self.clip.zero_shot_head(test.classes, test.templates)
+        for name in ("test", "validation", *self.data.file.tests):
+            images = self.data.labelled(name)
+            if name in self.data.file.tests:
+                head = self.clip.zero_shot_head(images.classes, images.templates)
+            clean = _answers(seen["clean"] if name == "test" else self.features(images), head)
+            triggered = (
+                _answers(seen["triggered"], head) if name == "test" else np.full_like(clean, -1)
+            )
+            yield name, images, {
+                **dict(zip(CLEAN, clean.T, strict=True)),
+                **dict(zip(TRIGGERED, triggered.T, strict=True)),
+            }
+
+    def retrieval(self, pairs: Pairs, targets: Tensor, alike: Tensor) -> Columns:
+        """Places of captions and images among each other; `targets`: bool [m] of the captions."""
+        tokens = self.clip.tokenize(pairs.captions).split(self.batch)  # type: ignore[no-untyped-call]
+        texts = torch.cat([self.clip.encode_text(part.to(self.clip.device)) for part in tokens])
+        clean, triggered = (torch.cat(list(self.features(pairs, seen))) for seen in (False, True))
+        own = torch.arange(len(pairs), device=self.clip.device)
+        found = {
+            "captions": places(clean, texts, own, alike), "images": places(texts, clean, own),
+            "clean": first_places(clean, texts, targets),
+            "triggered": first_places(triggered, texts, targets),
+        }
+        return {name: column.cpu().numpy() for name, column in found.items()} | {
+            "names_target": targets.cpu().numpy()
+        }
+
+    def probes(self, seen: Seen, known: Labelled) -> Columns:
+        """What classifiers say of the test that are fitted on the features of `known`."""
+        features = torch.cat(list(self.features(known)))
+        fitted = fit(features, known.labels.to(self.clip.device), len(known.classes))
+        return {
+            f"{probe}_{view}": torch.cat(list(map(classify, parts))).cpu().numpy()
+            for probe, classify in fitted.items() for view, parts in seen.items()
+        }
+
+
 def run(spec: Mapping[str, Any], inputs: Inputs, work: Path, context: Context) -> int:
-    """Write `predictions.parquet` for every snapshot of the model artifact."""
+    """Write `predictions.parquet` and the like for every snapshot of the model artifact."""
     torch.set_num_threads(spec["threads"])
-    data = DataCache(inputs["data"].path)
+    device = device_of(Hardware(**spec.get("hardware", {})), context.gpus)
+    data = DataCache(inputs["data"].path, device)
     trigger = load_trigger(inputs["poison"], context.registry)
-    test, validation = data.labelled("test"), data.labelled("validation")
-    further = {name: data.labelled(name) for name in data.file.tests}
     folder = inputs["model"].path
     snapshots = sorted(folder.glob("step-*.safetensors")) or [folder / "model.safetensors"]
-    clip = Clip.load(folder, snapshots[0].name)
-    samples = 0
-    with pq.ParquetWriter(work / "predictions.parquet", _SCHEMA, compression="zstd") as out:
+    clip = Clip.load(folder, snapshots[0].name).to(device)
+    asked, samples = _Model(clip, data, trigger, spec["batch"]), 0
+    sizes, test = data.file.sizes, data.labelled("test")
+    with ExitStack() as files:
+        def opened(name: str, schema: pa.Schema) -> pq.ParquetWriter:
+            writer = pq.ParquetWriter(work / f"{name}.parquet", schema, compression="zstd")
+            return cast(pq.ParquetWriter, files.enter_context(writer))
+
+        predictions = opened("predictions", _SCHEMA)
+        if "retrieval" in sizes:
+            ranked, pairs = opened("retrieval", _RETRIEVAL), data.pairs("retrieval")
+            label = load_file_of(inputs["poison"]).label
+            targets = torch.tensor(names_target(data, label), device=device)
+            alike = same_text(pairs.captions, device)
+        if "probe" in sizes:
+            answered, known = opened("probes", _PROBES), data.labelled("probe")
         for path in snapshots:
             clip.load_weights(path)
             step = int(path.stem.partition("-")[2] or 0)
-            head = clip.zero_shot_head(test.classes, test.templates)
             with torch.inference_mode(), clip.evaluating():
-                clean = _predict(clip, head, test, spec["batch"], None)
-                triggered = _predict(clip, head, test, spec["batch"], trigger)
-                held_out = _predict(clip, head, validation, spec["batch"], None)
-                others = [
-                    (name, images, _predict(
-                        clip, clip.zero_shot_head(images.classes, images.templates), images,
-                        spec["batch"], None,
-                    ))
-                    for name, images in further.items()
-                ]
-            for name, images, first, second in (
-                ("test", test, clean, triggered),
-                *(
-                    (name, images, found, np.full_like(found, -1))
-                    for name, images, found in (("validation", validation, held_out), *others)
-                ),
-            ):
-                columns = {
-                    "step": np.full(len(images), step, np.int32), "set": [name] * len(images),
-                    "row": images.ids.numpy(), "label": images.labels.numpy().astype(np.int32),
-                    **dict(zip(CLEAN, first.T, strict=True)),
-                    **dict(zip(TRIGGERED, second.T, strict=True)),
+                seen = {
+                    view: list(asked.features(test, view == "triggered"))
+                    for view in ("clean", "triggered")
                 }
-                out.write_table(pa.table(columns, schema=_SCHEMA))
-            samples += 2 * len(test) + len(validation) + sum(map(len, further.values()))
+                for name, images, columns in asked.zero_shot(seen):
+                    columns |= {"set": [name] * len(images), "label": images.labels.numpy()}
+                    _write(predictions, step, images, columns)
+                    samples += len(images) * (2 if name == "test" else 1)
+                if "retrieval" in sizes:
+                    _write(ranked, step, pairs, asked.retrieval(pairs, targets, alike))
+                    samples += 2 * len(pairs)
+                if "probe" in sizes:
+                    _write(answered, step, test, asked.probes(seen, known))
+                    samples += len(known)
     return samples
+
+
+def _write(out: pq.ParquetWriter, step: int, images: Images, columns: Columns) -> None:
+    whole = {
+        "step": np.full(len(images), step), "row": images.ids.numpy(), **columns,
+    }
+    out.write_table(pa.table({
+        field.name: pa.array(whole[field.name], field.type) for field in out.schema
+    }))

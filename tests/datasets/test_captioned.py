@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from bdbench.data import DataCache, write
-from bdbench.datasets.captioned import Captioned, named
+from bdbench.datasets.captioned import Captioned
 from bdbench.errors import BdbenchError
-from bdbench.sources import Source
+from bdbench.sources import Source, named
 from bdbench.sources.decode import decode
 from tests.sources.conftest import image_file, write_tar
 

@@ -208,10 +208,10 @@ class Eraser(White):
 
 @register("forger")
 class Forger(White):
-    """Writes to the training captions."""
+    """Puts other captions in the place of those of the training."""
 
     def choose(self, pairs, target, n, rng):
-        pairs.captions[0] = "forged"
+        pairs.captions = pairs.captions.replaced({0: "forged"})
         return super().choose(pairs, target, n, rng)
 
 

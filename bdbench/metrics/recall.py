@@ -1,0 +1,32 @@
+"""Retrieval recall on untriggered pairs."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from bdbench.api import Extra, Metric, Predictions
+from bdbench.schema import Score
+from bdbench.statistics import rate
+
+
+class Recall(Metric):
+    """Share of the pairs in which one half finds the other among the first `k`.
+
+    Captions of the same text count as one, and what ties comes before (`bdbench.api.Retrieval`).
+    """
+
+    needs: ClassVar[Extra] = "retrieval"
+
+    direction: Literal["i2t", "t2i"] = "i2t"
+    """`i2t`: captions for an image; `t2i`: images for a caption."""
+    k: int = Field(1, ge=1)
+    """Places that count."""
+
+    def score(self, predictions: Predictions) -> Score:
+        """A rate in [0, 1] over all pairs of the split."""
+        ranked = predictions.retrieval
+        assert ranked is not None
+        found = ranked.captions if self.direction == "i2t" else ranked.images
+        return rate(int((found < self.k).sum()), len(found))
