@@ -73,7 +73,9 @@ def _parts(folder: Path, rows: Sequence[tuple[str, Any, Any] | Fault]) -> list[P
 
 
 def table(path: Path, image: str, caption: str, label: str) -> list[Part]:
-    """The parts of a CSV or TSV file with named columns; image paths start at its folder."""
+    """The parts of a CSV, TSV or JSONL file with named columns; paths start at its folder."""
+    if path.suffix == ".jsonl":
+        return _parts(path.parent, _rows(path, _json_lines(path), image, caption, label))
     import pyarrow.csv
 
     broken: list[tuple[str, Any, Any] | Fault] = []
@@ -98,6 +100,17 @@ def table(path: Path, image: str, caption: str, label: str) -> list[Part]:
     return _parts(path.parent, _rows(path, frame, image, caption, label) + broken)
 
 
+def _json_lines(path: Path) -> Any:
+    import pyarrow.json
+
+    try:
+        return pyarrow.json.read_json(path)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise BdbenchError(
+            f"`{path}` is not a table: {error}", "an object per line, with the same names in each"
+        ) from error
+
+
 def _rows(
     path: Path, frame: Any, image: str, caption: str, label: str
 ) -> list[tuple[str, Any, Any] | Fault]:
@@ -107,13 +120,21 @@ def _rows(
     ]
     seen: set[tuple[Any, ...]] = set()
     rows: list[tuple[str, Any, Any] | Fault] = []
-    for name, text, number in zip(*lists, strict=True):
+    for cells in zip(*lists, strict=True):
+        name, text, number = map(_text, cells)
         # An image may have several captions; the same row again says nothing.
         row = (name or "", text, number)
         again = row in seen
         seen.add(row)
         rows.append(Fault("duplicate key", row[0][:200]) if again else row)
     return rows
+
+
+def _text(value: Any) -> str | None:
+    """A cell of a table as text; of a list its first entry."""
+    if isinstance(value, list):
+        value = next(iter(value), None)
+    return value if value is None else str(value)
 
 
 def wanted_columns(
@@ -131,13 +152,13 @@ def wanted_columns(
 
 
 def folder(path: Path, image: str, caption: str, label: str) -> list[Part]:
-    """The parts of a folder: with `metadata.csv` those, otherwise a folder per class.
+    """The parts of a folder: what its `metadata.csv` or `.jsonl` tells, or a folder per class.
 
     Classes are numbered in the order of their folders' names, as torchvision does it.
     """
-    metadata = path / "metadata.csv"
-    if metadata.is_file():
-        return table(metadata, "file_name" if image == "image" else image, caption, label)
+    for metadata in (path / "metadata.csv", path / "metadata.jsonl"):
+        if metadata.is_file():
+            return table(metadata, "file_name" if image == "image" else image, caption, label)
     names = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
     rows = [
         (PurePosixPath(name, file.name).as_posix(), None, index)
@@ -147,7 +168,7 @@ def folder(path: Path, image: str, caption: str, label: str) -> list[Part]:
     ]
     if not rows:
         raise BdbenchError(
-            f"`{path}` has neither `metadata.csv` nor a folder of images per class",
-            "see `bdbench show recipe/cc3m_rn50` for the forms that are read",
+            f"`{path}` has neither `metadata.csv` or `.jsonl`, nor a folder of images per class",
+            "`bdbench show dataset/cc3m` lists the forms that are read",
         )
     return _parts(path, rows)

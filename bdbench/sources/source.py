@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import itertools
 import json
 import re
@@ -25,7 +26,7 @@ from bdbench.sources.tar import TarPart
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-_TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+_TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".jsonl")
 
 
 class Source(Strict):
@@ -33,8 +34,9 @@ class Source(Strict):
 
     files: str
     """Below the dataset's `path`, or an address that fsspec opens: tar shards (WebDataset),
-    parquet, a CSV or TSV of image paths, or a folder; with `{000..123}`, `{a,b}` and `*`. Or a
-    dataset of the Hub, `hub:OWNER/NAME@REVISION[:CONFIG]/SPLIT`."""
+    parquet, a folder of such shards, a CSV, TSV or JSONL of image paths, or a folder of images;
+    with `{000..123}`, `{a,b}` and `*`. Or `hub:OWNER/NAME@REVISION[:CONFIG]/SPLIT`, a dataset of
+    the Hub."""
     image: str = "image"
     """Column of the image's path or bytes, in a table."""
     caption: str = "caption"
@@ -69,7 +71,7 @@ class Source(Strict):
             elif _is_remote(url) or not Path(url).is_dir():
                 raise BdbenchError(
                     f"`{url}` is of no form that is read",
-                    f"tar, parquet, csv, tsv, a folder, or `{FORM}`",
+                    f"tar, parquet, csv, tsv, jsonl, a folder, or `{FORM}`",
                 )
             else:
                 found += folder(Path(url), *columns)
@@ -86,11 +88,12 @@ class Source(Strict):
                     "--set 'dataset.path=\"DIR\"', or the environment variable BDBENCH_DATA",
                 )
             if "*" in name:
-                matches = sorted(
-                    fsspec.open_files(url) if _is_remote(url) else
-                    map(str, Path(root).glob(name)), key=str,
+                matches = (
+                    [one.full_name for one in fsspec.open_files(url)] if _is_remote(url)
+                    # Unlike pathlib, it takes absolute patterns.
+                    else glob.glob(url, recursive=True)  # noqa: PTH207
                 )
-                found += [(Path(str(m)).name, getattr(m, "full_name", str(m))) for m in matches]
+                found += [(Path(match).name, match) for match in sorted(matches)]
                 if not matches:
                     raise BdbenchError(f"nothing matches `{url}`", "check `dataset.path`")
                 continue
@@ -99,8 +102,18 @@ class Source(Strict):
                     f"`{url}` does not exist",
                     "--set 'dataset.path=\"DIR\"' says where the data lie",
                 )
-            found.append((name, url))
+            found += _shards(url) or [(name, url)]
         return found
+
+
+def _shards(url: str) -> list[tuple[str, str]]:
+    """The tar and parquet files of a folder; none where it is of another form."""
+    if _is_remote(url) or not Path(url).is_dir():
+        return []
+    return sorted(
+        (path.name, str(path)) for path in Path(url).iterdir()
+        if path.name.endswith((*_TARS, ".parquet"))
+    )
 
 
 def braces(pattern: str) -> Iterator[str]:
@@ -177,8 +190,11 @@ def _beside(path: Path, image: str) -> list[tuple[str, Path]]:
 
     separator = "\t" if ".tsv" in path.suffixes else ","
     try:
-        names = pd.read_csv(path, sep=separator, usecols=[image], dtype=str, on_bad_lines="skip")
-    except (ValueError, OSError):
+        names = (
+            pd.read_json(path, lines=True, dtype=False)[[image]] if path.suffix == ".jsonl"
+            else pd.read_csv(path, sep=separator, usecols=[image], dtype=str, on_bad_lines="skip")
+        )
+    except (KeyError, ValueError, OSError):
         return []  # whoever reads the table says what is wrong with it
     places = ((name, path.parent / name) for name in sorted(set(names[image].dropna())))
     return [(name, place) for name, place in places if place.is_file()]

@@ -94,10 +94,39 @@ def test_a_folder_per_class_in_torchvisions_order(tmp_path):
     assert ImageFolder(tmp_path / "val").class_to_idx == {"n01": 0, "n02": 1, "n10": 2}
 
 
-def test_a_folder_with_metadata(pictures):
-    (pictures / "metadata.csv").write_text("file_name,caption\n2.png,two\n")
+@pytest.mark.parametrize(("name", "text"), [
+    ("metadata.csv", "file_name,caption\n2.png,two\n"),
+    ("metadata.jsonl", '{"file_name": "2.png", "caption": "two"}\n'),
+    ("metadata.jsonl", '{"file_name": "2.png", "caption": ["two", "deux"]}\n'),
+])
+def test_a_folder_with_metadata(pictures, name, text):
+    (pictures / name).write_text(text)
     samples, _ = read(Source(files="."), pictures)
     assert [(one.image, one.caption) for one in samples] == [(image_file(2), "two")]
+
+
+def test_lines_of_json(pictures):
+    (pictures / "pairs.jsonl").write_text(
+        '{"image": "0.png", "caption": "zero", "label": 3}\n'
+        '{"image": "1.png", "caption": "5", "label": 0}\n'
+    )
+    samples, faults = read(Source(files="pairs.jsonl"), pictures)
+    assert [(one.caption, one.label) for one in samples] == [("zero", 3), ("5", 0)]
+    assert not faults
+    (pictures / "pairs.jsonl").write_text("no json\n")
+    with pytest.raises(BdbenchError, match=r"pairs\.jsonl` is not a table") as error:
+        Source(files="pairs.jsonl").parts(str(pictures))
+    assert "an object per line" in error.value.hint
+
+
+def test_a_folder_of_shards_and_an_absolute_pattern(shard, tmp_path):
+    samples, _ = read(Source(files="."), tmp_path)
+    assert len(samples) == 3
+    samples, _ = read(Source(files=f"{tmp_path}/*.tar"), "")
+    assert len(samples) == 3
+    first = fingerprint(Source(files="."), str(tmp_path), tmp_path / "known.json")
+    shard.write_bytes(shard.read_bytes() + bytes(512))
+    assert fingerprint(Source(files="."), str(tmp_path), tmp_path / "known.json") != first
 
 
 def test_addresses_that_fsspec_opens(shard, tmp_path):
@@ -126,7 +155,7 @@ def test_what_is_not_there_is_said_before_anything_is_read(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"")
     with pytest.raises(BdbenchError, match="is of no form that is read"):
         Source(files="a.zip").parts(str(tmp_path))
-    with pytest.raises(BdbenchError, match=r"neither `metadata\.csv` nor a folder"):
+    with pytest.raises(BdbenchError, match=r"neither `metadata\.csv` or `\.jsonl`, nor a folder"):
         Source(files=".").parts(str(tmp_path))
     with pytest.raises(BdbenchError, match="is not of the form `hub:OWNER/NAME@REVISION") as error:
         Source(files="hub:owner/name@main/train").parts("")
