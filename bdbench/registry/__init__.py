@@ -193,8 +193,8 @@ class Registry:
         for field in given:
             sweep.pop(field, None)
         sweep.update(swept)
-        changed = {**recipe.params, **given}
-        component = self._validated(cls, kind, name, {**own, **changed})
+        changed = _merge(recipe.params, given)
+        component = self._validated(cls, kind, name, _merge(own, changed))
         params = component.model_dump(mode="json", exclude=_unsaid(component))
         ref = Ref(
             kind=kind, name=name, use=entry.use, params=params, source=entry.source,

@@ -53,7 +53,8 @@ def test_a_component_shows_every_parameter_with_its_meaning(name: str, cli: Cli)
         assert " ".join(about.description.split()) in rows[field]
     params = json.loads(cli("show", name, "--json").out)["params"]
     hidden = getattr(registry.load(entry), "local", frozenset())
-    assert set(params) == set(fields) - hidden
+    unset = {field for field, about in fields.items() if about.default is None}
+    assert set(params) | unset == set(fields) - hidden
     for field, value in params.items():
         # Of a table within the component, what differs from its defaults is shown.
         table = isinstance(value, dict)

@@ -14,6 +14,7 @@ import torch
 from bdbench.data import DataCache, write
 from bdbench.datasets.captioned import Captioned
 from bdbench.errors import BdbenchError
+from bdbench.registry import Registry
 from bdbench.sources import Source, named
 from bdbench.sources.decode import decode
 from tests.sources.conftest import image_file, write_tar
@@ -165,3 +166,14 @@ def test_a_killed_build_goes_on_and_ends_with_the_same_bytes(folder, tmp_path):
         assert (whole / name).read_bytes() == (out / name).read_bytes()
     assert pq.read_table(whole / "index.parquet").equals(pq.read_table(out / "index.parquet"))
     assert {path: path.stat().st_mtime_ns for path in done} == done
+
+
+def test_setting_one_field_of_a_source_leaves_the_others():
+    ref, _ = Registry().resolve(
+        "dataset", "cc3m", None, {"validation": {"files": "mine.csv", "image": "path"}}
+    )
+    assert ref.params["validation"]["files"] == "mine.csv"
+    assert ref.params["validation"]["by_name"] is True
+    assert ref.params["validation"]["start"] == -150_000
+    assert ref.params["validation"]["stop"] == -100_000
+    assert ref.params["budget"]["start"] == -100_000
