@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,8 @@ from bdbench.store import RESUME
 _INDEX = pa.schema([
     ("row", pa.int64()), ("split", pa.string()), ("caption", pa.string()), ("label", pa.int32()),
 ])
+_BATCH = 2**20
+"""Rows of the index that are decoded at a time; the more, the less memory is lost between them."""
 
 
 class SetFile(Strict):
@@ -67,7 +69,7 @@ def write(
     its contract.
     """
     dataset.prepare(resolution, folder / RESUME / "parts", report)
-    tests, sizes, jpeg, ends = dataset.tests(), dict[str, int](), False, list[int]()
+    tests, sizes, jpeg, lengths = dataset.tests(), dict[str, int](), False, array("q")
     classes: dict[str, list[str]] = {split: dataset.classes() for split in SPLITS}
     classes |= {name: one.classes for name, one in tests.items()}
     classes |= {extra: dataset.classes() for extra in dataset.extras()}
@@ -82,7 +84,7 @@ def write(
                 if isinstance(rows.images, list):
                     jpeg = True
                     pixels.writelines(rows.images)
-                    ends += map(len, rows.images)
+                    lengths.extend(map(len, rows.images))
                 else:
                     pixels.write(np.ascontiguousarray(rows.images).tobytes())
                 index.write_table(pa.table(
@@ -91,9 +93,9 @@ def write(
                 ))
                 sizes[split] += len(rows.ids)
     if jpeg:
-        np.fromiter(accumulate(ends), np.int64, len(ends)).tofile(folder / "ends.bin")
-    ids = pq.read_table(folder / "index.parquet", columns=["row"])["row"]
-    if len(ids.unique()) != len(ids):
+        np.cumsum(lengths, dtype=np.int64).tofile(folder / "ends.bin")
+    ids = np.sort(_column(folder, "row").to_numpy())
+    if (ids[1:] == ids[:-1]).any():
         raise BdbenchError("row ids occur twice", "see `bdbench.api.Rows`")
     file = DataFile(
         resolution=resolution, classes=tuple(dataset.classes()),
@@ -129,6 +131,13 @@ def _check(split: str, rows: Rows, resolution: int, classes: Sequence[str]) -> N
         )
 
 
+def _column(folder: Path, name: str) -> pa.ChunkedArray:
+    """A column of the index, read in batches: at once it takes twice its memory."""
+    index = pq.ParquetFile(folder / "index.parquet")
+    batches = index.iter_batches(_BATCH, columns=[name], use_threads=False)
+    return pa.chunked_array([batch[name] for batch in batches], _INDEX.field(name).type)
+
+
 class DataCache:
     """What `write` stored."""
 
@@ -139,7 +148,9 @@ class DataCache:
             self.file = DataFile.model_validate_json((folder / "data.json").read_bytes())
         except ValidationError as error:
             raise BdbenchError(f"`{folder / 'data.json'}` does not describe a dataset") from error
-        self._index = pq.read_table(folder / "index.parquet", columns=["row", "caption", "label"])
+        self._folder = folder
+        self._ids = torch.from_numpy(_column(folder, "row").to_numpy().copy())
+        self._captions = _column(folder, "caption")
         side = self.file.resolution
         count = sum(self.file.sizes.values())
         # Copy-on-write: torch warns about read-only memory, and nothing here writes to it.
@@ -164,12 +175,6 @@ class DataCache:
             start += size
         return slice(start, start + self.file.sizes[split])
 
-    def _column(self, name: str, rows: slice) -> pa.ChunkedArray:
-        return self._index[name].slice(rows.start, rows.stop - rows.start)
-
-    def _ids(self, rows: slice) -> torch.Tensor:
-        return torch.from_numpy(self._column("row", rows).to_numpy().copy())
-
     def pairs(self, split: Split | Extra, limit: int | None = None) -> Pairs:
         """The first `limit` image-caption pairs of a split, or all."""
         rows = self._rows(split)
@@ -180,7 +185,8 @@ class DataCache:
                     f"--set recipe.budget.pairs={rows.stop - rows.start}",
                 )
             rows = slice(rows.start, rows.start + limit)
-        pairs = Pairs(self._ids(rows), self._pixels(rows), Captions(self._column("caption", rows)))
+        captions = self._captions.slice(rows.start, rows.stop - rows.start)
+        pairs = Pairs(self._ids[rows], self._pixels(rows), Captions(captions))
         pairs.device = self._device
         return pairs
 
@@ -188,9 +194,10 @@ class DataCache:
         """A split, or a further set, as labelled images."""
         about = self.file.tests.get(split, self.file)
         rows = self._rows(split)
-        labels = torch.from_numpy(self._column("label", rows).to_numpy().astype(np.int64))
+        labels = _column(self._folder, "label").to_numpy()[rows].astype(np.int64)
         found = Labelled(
-            self._ids(rows), self._pixels(rows), labels, about.classes, about.templates
+            self._ids[rows], self._pixels(rows), torch.from_numpy(labels), about.classes,
+            about.templates,
         )
         found.device = self._device
         return found

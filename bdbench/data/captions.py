@@ -7,6 +7,9 @@ from typing import overload
 
 import pyarrow as pa
 
+_CHUNK = 65_536
+"""Captions that are Python strings at a time."""
+
 
 class Captions(Sequence[str]):
     """A column of strings, of which some are replaced."""
@@ -42,11 +45,8 @@ class Captions(Sequence[str]):
         return self._changed[i] if i in self._changed else str(self._column[i].as_py())
 
     def __iter__(self) -> Iterator[str]:
-        at = 0
-        for chunk in self._column.chunks:
-            for text in chunk.to_pylist():
-                yield self._changed.get(at, text)
-                at += 1
+        for start in range(0, len(self), _CHUNK):
+            yield from self[start : start + _CHUNK]
 
     def replaced(self, changed: Mapping[int, str]) -> Captions:
         """The same captions with others at some positions."""
