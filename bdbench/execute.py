@@ -205,10 +205,13 @@ def _tell_left_out(store: Store, node: Node, strict: bool, listen: Listener) -> 
         return
     if strict:
         raise BdbenchError(
-            f"the dataset `{node.label}` has samples that cannot be used: {told(found)}",
+            "\n".join([
+                f"the dataset `{node.label}` has samples that cannot be used:", *told(found)
+            ]),
             "mend them, or run without `--strict`: they are left out and counted on the card",
         )
-    listen(NodeEvent("note", node, {"text": f"{node.label}: left out {told(found)}"}))
+    for line in told(found):
+        listen(NodeEvent("note", node, {"text": f"{node.label}: left out {line}"}))
 
 
 def _tell_notes(store: Store, todo: Plan, listen: Listener) -> None:

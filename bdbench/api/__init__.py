@@ -14,6 +14,7 @@ from pydantic import Field
 
 from bdbench.api.component import Component, Tag, register
 from bdbench.api.dataset import (
+    EXAMPLES,
     EXTRAS,
     SPLITS,
     Dataset,
@@ -23,6 +24,7 @@ from bdbench.api.dataset import (
     Rows,
     Split,
     add_fault,
+    readable,
     told,
 )
 from bdbench.schema import Kind, Score, Training
@@ -277,8 +279,8 @@ class Metric(Component):
 
 
 __all__ = [
-    "EXTRAS", "PROBES", "SPLITS", "TOP", "Answers", "Attack", "Budget", "Component", "Dataset",
-    "Defense", "Extra", "Faults", "Features", "Filter", "FineTuning", "Guard", "Harden",
+    "EXAMPLES", "EXTRAS", "PROBES", "SPLITS", "TOP", "Answers", "Attack", "Budget", "Component",
+    "Dataset", "Defense", "Extra", "Faults", "Features", "Filter", "FineTuning", "Guard", "Harden",
     "LabelledSet", "Metric", "Objective", "Predictions", "Probe", "Repair", "Retrieval", "Rows",
-    "Scan", "Split", "Tag", "Target", "add_fault", "register", "told",
+    "Scan", "Split", "Tag", "Target", "add_fault", "readable", "register", "told",
 ]

@@ -22,23 +22,29 @@ EXTRAS: tuple[Extra, ...] = ("retrieval", "probe")
 
 Faults = dict[str, tuple[int, list[str]]]
 """Samples that cannot be used, by kind: how many, and the first few."""
-_EXAMPLES = 3
+EXAMPLES = 3
+"""Samples of a kind that are named."""
 
 
 def add_fault(faults: Faults, kind: str, examples: Sequence[str], count: int = 1) -> None:
     """Count faults of a kind, and keep the first few examples."""
     known, before = faults.get(kind, (0, []))
-    faults[kind] = known + count, [*before, *examples][:_EXAMPLES]
+    faults[kind] = known + count, [*before, *map(readable, examples)][:EXAMPLES]
 
 
-def told(faults: Mapping[str, tuple[int, Sequence[str]]]) -> str:
-    """Faults in words: how many of each kind, the most frequent first, and the first few."""
+def readable(name: str) -> str:
+    """A file's name as one line of text: it may hold line breaks, and bytes that are no text."""
+    return " ".join(name.encode("utf-8", "replace").decode().split())
+
+
+def told(faults: Mapping[str, tuple[int, Sequence[str]]]) -> list[str]:
+    """A line for each kind: how many, and the first few; the most frequent first."""
     order = sorted(faults.items(), key=lambda item: (-item[1][0], item[0]))
-    return "; ".join(
+    return [
         f"{count:,} x {kind} ({', '.join(f'`{example}`' for example in examples)}"
         f"{', ...' if count > len(examples) else ''})"
         for kind, (count, examples) in order
-    )
+    ]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr, model_validator
 
 from bdbench.api import (
+    EXAMPLES,
     EXTRAS,
     SPLITS,
     Dataset,
@@ -187,13 +188,13 @@ class Captioned(Dataset):
         chosen, before = [], 0
         for table in read.tables():
             window = slice(max(0, first - before), max(0, last - before))
-            chosen.append(self._usable(split, source, table, window, names, paired))
+            chosen.append(self._usable(source, table, window, names, paired))
             before += table.num_rows
         labels = np.concatenate([labels for _, labels in chosen])
         if not len(labels):
             raise BdbenchError(
                 f"`dataset.{split}` has no usable sample: `{source.files}` has `{len(read)}` images"
-                f" that can be read; left out are {told(self._left_out) or 'none'}",
+                f" that can be read; left out: {'; '.join(told(self._left_out)) or 'none'}",
                 "check the columns, the labels, and `start` and `stop`",
             )
         if split == "test" and self.per_class:
@@ -212,27 +213,27 @@ class Captioned(Dataset):
                 position += len(part)
 
     def _usable(
-        self, split: str, source: Source, table: pa.Table, window: slice, names: Sequence[str],
-        paired: bool,
+        self, source: Source, table: pa.Table, window: slice, names: Sequence[str], paired: bool
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The rows within `window` of a part that the split can use, and their labels."""
         rows = np.arange(table.num_rows)[window]
         captions, labels = table["caption"].take(rows), table["label"].to_numpy()[rows]
         if paired:
             there = captions.is_valid().to_numpy()
-            self._miss(split, "no caption", int((~there).sum()))
+            self._miss("no caption", table, rows[~there])
             return rows[there], np.full(int(there.sum()), -1, np.int64)
         if source.by_name:
             labels = np.array([named(text, names) for text in captions.to_pylist()], np.int64)
             return rows[labels >= 0], labels[labels >= 0]
-        self._miss(split, "no label", int((labels < 0).sum()))
-        self._miss(split, "label out of range", int((labels >= len(names)).sum()))
+        self._miss("no label", table, rows[labels < 0])
+        self._miss("label out of range", table, rows[labels >= len(names)])
         right = (labels >= 0) & (labels < len(names))
         return rows[right], labels[right]
 
-    def _miss(self, split: str, kind: str, count: int) -> None:
-        if count:
-            add_fault(self._left_out, kind, [f"dataset.{split}"], count)
+    def _miss(self, kind: str, table: pa.Table, rows: NDArray[np.int64]) -> None:
+        if len(rows):
+            examples = table["key"].take(rows[:EXAMPLES]).to_pylist()
+            add_fault(self._left_out, kind, examples, len(rows))
 
     def _balanced(self, labels: NDArray[np.int64], names: Sequence[str]) -> None:
         counts = np.bincount(labels, minlength=len(names))

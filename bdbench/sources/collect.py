@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from bdbench.api import Faults, add_fault
+from bdbench.api import Faults, add_fault, readable
 from bdbench.sources.decode import decode, encode_jpeg
 from bdbench.sources.sample import Fault, Part, Unusable
 
@@ -28,7 +28,7 @@ class Piece:
     pixels: Path
     """Raw uint8 [n, 3, side, side], or JPEG files one after the other."""
     index: Path
-    """Parquet: caption, label, and the bytes of each image."""
+    """Parquet: key, caption, label, and the bytes of each image."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Collected:
         return sum(pq.read_metadata(piece.index).num_rows for piece in self.pieces)
 
     def tables(self) -> Iterator[pa.Table]:
-        """Per piece `caption` (None: there is none), `label` (-1: there is none) and `size`."""
+        """Per piece `key`, `caption` (None: there is none), `label` (-1: there is none), `size`."""
         for piece in self.pieces:
             yield pq.read_table(piece.index)
 
@@ -120,6 +120,7 @@ def _die_with_parent() -> None:
 
 def _decode(part: Part, side: int, jpeg: bool, piece: Piece) -> int:
     """Write one piece; its index last, so that a piece with an index is whole."""
+    keys: list[str] = []
     captions: list[str | None] = []
     labels: list[int] = []
     sizes: list[int] = []
@@ -136,12 +137,13 @@ def _decode(part: Part, side: int, jpeg: bool, piece: Piece) -> int:
                 continue
             data = encode_jpeg(pixels) if jpeg else pixels.tobytes()
             out.write(data)
+            keys.append(readable(sample.key))
             captions.append(sample.caption)
             labels.append(sample.label)
             sizes.append(len(data))
     table = pa.table({
-        "caption": pa.array(captions, pa.string()), "label": pa.array(labels, pa.int64()),
-        "size": pa.array(sizes, pa.int64()),
+        "key": pa.array(keys, pa.string()), "caption": pa.array(captions, pa.string()),
+        "label": pa.array(labels, pa.int64()), "size": pa.array(sizes, pa.int64()),
     })
     aside = piece.index.with_suffix(".new")
     pq.write_table(table.replace_schema_metadata({"faults": json.dumps(faults)}), aside)

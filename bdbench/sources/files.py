@@ -120,10 +120,13 @@ def _rows(
     ]
     seen: set[tuple[Any, ...]] = set()
     rows: list[tuple[str, Any, Any] | Fault] = []
-    for cells in zip(*lists, strict=True):
+    for at, cells in enumerate(zip(*lists, strict=True)):
         name, text, number = map(_text, cells)
+        if not name:
+            rows.append(Fault("no image", f"{path.name}: row {at + 1}"))
+            continue
         # An image may have several captions; the same row again says nothing.
-        row = (name or "", text, number)
+        row = (name, text, number)
         again = row in seen
         seen.add(row)
         rows.append(Fault("duplicate key", row[0][:200]) if again else row)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ from bdbench.sources.sample import Fault, Part, Sample
 _ID = re.compile(
     r"hub:(?P<id>[\w.-]+(/[\w.-]+)?)@(?P<revision>[0-9a-f]{40})(:(?P<config>[\w.-]+))?/(?P<split>\w+)"
 )
+_PATIENCE = 10.0
+"""Seconds to wait for the Hub's first answer."""
 FORM = "hub:OWNER/NAME@REVISION[:CONFIG]/SPLIT"
 
 
@@ -44,7 +47,12 @@ class HubPart:
 
 def hub(url: str, image: str, caption: str, label: str) -> list[Part]:
     """The parts of a split; asks the Hub for its size and columns."""
+    from huggingface_hub import HfApi
+
     found = parse(url)
+    with _asking(found["id"], found["revision"]):
+        # `datasets` would try for half a minute where there is no network.
+        HfApi().dataset_info(found["id"], revision=found["revision"], timeout=_PATIENCE)
     stream = _stream(found["id"], found["revision"], found["config"], found["split"], image)
     columns = wanted_columns(url, list(stream.features or {}), image, caption, label)
     about = stream.info.splits or {}
@@ -71,17 +79,23 @@ def parse(url: str) -> dict[str, str]:
 def _stream(id: str, revision: str, config: str | None, split: str, image: str) -> Any:
     import datasets
 
-    try:
+    with _asking(id, revision):
         stream = datasets.load_dataset(
             id, config, split=split, revision=revision, streaming=True,
         )
         features = stream.features or stream._resolve_features().features
         if image in features:
             stream = stream.cast_column(image, datasets.Image(decode=False))
+    return stream
+
+
+@contextmanager
+def _asking(id: str, revision: str) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:
         raise BdbenchError(
             f"`{id}` at `{revision[:12]}` cannot be read from the Hub:"
             f" {type(error).__name__}: {str(error)[:300]}",
             "check the network, the name and HF_TOKEN; or download it and name its files",
         ) from error
-    return stream

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -88,11 +89,12 @@ class Source(Strict):
                     "--set 'dataset.path=\"DIR\"', or the environment variable BDBENCH_DATA",
                 )
             if "*" in name:
-                matches = (
-                    [one.full_name for one in fsspec.open_files(url)] if _is_remote(url)
-                    # Unlike pathlib, it takes absolute patterns.
-                    else glob.glob(url, recursive=True)  # noqa: PTH207
-                )
+                with _reaching(url):
+                    matches = (
+                        [one.full_name for one in fsspec.open_files(url)] if _is_remote(url)
+                        # Unlike pathlib, it takes absolute patterns.
+                        else glob.glob(url, recursive=True)  # noqa: PTH207
+                    )
                 found += [(Path(match).name, match) for match in sorted(matches)]
                 if not matches:
                     raise BdbenchError(f"nothing matches `{url}`", "check `dataset.path`")
@@ -139,6 +141,17 @@ def _is_remote(url: str) -> bool:
     return "://" in url
 
 
+@contextmanager
+def _reaching(url: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # every file system of fsspec has errors of its own
+        raise BdbenchError(
+            f"`{url}` cannot be reached: {type(error).__name__}: {str(error)[:300]}",
+            "check the address and the network; or download it and name its files",
+        ) from error
+
+
 def _local(url: str) -> Path:
     if _is_remote(url):
         raise BdbenchError(f"`{url}`: a table of paths must lie beside its images", "download both")
@@ -158,8 +171,9 @@ def fingerprint(source: Source, root: str, known: Path) -> str:
     local: list[tuple[str, Path]] = []
     for name, url in source.urls(root):
         if _is_remote(url):
-            system, path = fsspec.core.url_to_fs(url)
-            about = system.info(path)
+            with _reaching(url):
+                system, path = fsspec.core.url_to_fs(url)
+                about = system.info(path)
             listing.append((name, about.get("size"), str(about.get("ETag", about.get("mtime")))))
         elif Path(url).is_dir():
             local += [

@@ -177,3 +177,8 @@ def test_setting_one_field_of_a_source_leaves_the_others():
     assert ref.params["validation"]["start"] == -150_000
     assert ref.params["validation"]["stop"] == -100_000
     assert ref.params["budget"]["start"] == -100_000
+
+
+def test_an_empty_table_drops_the_further_sets():
+    ref, _ = Registry().resolve("dataset", "coco_mini", None, {"further": {}})
+    assert not ref.params["further"]
