@@ -48,9 +48,11 @@ class _Worker:
         self.gpus: list[int] = []
         # Each stage sets its own thread count; until then no library may start a thread per core.
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        # Without -P a method's file here could hide a module: `random.py` is a fair name for one.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bdbench.worker", *["warm"] * warm], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True,
+            [sys.executable, "-P", "-m", "bdbench.worker", *["warm"] * warm],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+            start_new_session=True,
         )
         threading.Thread(target=self._listen, args=(events,), daemon=True).start()
 

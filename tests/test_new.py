@@ -45,6 +45,11 @@ def test_the_run_command_it_suggests_can_be_planned(kind: str, home: Path) -> No
     assert "1 cell, " in invoke(*words[1:], "--plan")
 
 
+def test_a_file_may_be_called_like_a_module(home: Path) -> None:
+    invoke("new", "defense", "random.py")
+    assert "all " in invoke("check", "random.py")
+
+
 def test_a_template_is_short() -> None:
     """What a reader must fill in fits on a screen."""
     folder = Path(__file__).parent.parent / "bdbench" / "templates" / "new"

@@ -65,7 +65,8 @@ def _survives(file: Path) -> None:
     words = "import sys; from bdbench.registry import Registry; from pathlib import Path;"
     words += " Registry([Path(sys.argv[1])]).entries(); print('loaded')"
     done = subprocess.run(
-        [sys.executable, "-c", words, str(file)], capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-c", words, str(file)], capture_output=True, text=True,
+        check=False,
     )
     # A status of 1 is an error that loading it here tells better.
     if done.stdout.strip() != "loaded" and done.returncode != 1:
