@@ -36,6 +36,7 @@ from bdbench.sources import (
     class_names,
     collect,
     fingerprint,
+    folder_labels,
     named,
     prompt_templates,
 )
@@ -43,6 +44,8 @@ from bdbench.store import default_root
 
 _CHUNK = 1024
 """Images in memory at a time; of JPEG files eight times as many take no more."""
+_PAIRED = ("train", "budget", "retrieval")
+"""Splits of captions; the others are labelled."""
 PATH = "BDBENCH_DATA"
 """Environment variable: the folder of the files, where `path` is not set."""
 
@@ -89,6 +92,8 @@ class Captioned(Dataset):
     raw_limit: float = Field(64.0, ge=0)
     """GB up to which pixels are kept as they are; beyond, as JPEG files of quality 95."""
 
+    _labels: dict[str, NDArray[np.int64]] = PrivateAttr(default_factory=dict)
+    """Of a split whose images lie in a folder per class: their labels, in the folders' order."""
     _read: dict[tuple[str, ...], Collected] = PrivateAttr(default_factory=dict)
     _left_out: Faults = PrivateAttr(default_factory=dict)
     _side: int = PrivateAttr(0)
@@ -137,6 +142,7 @@ class Captioned(Dataset):
         """Decode every source once, in parallel."""
         self._read.clear()
         self._left_out.clear()
+        self._labels = {split: self._numbered(split) for split in self._sources()}
         self._side = resolution
         files = {source.address(): source for source in self._sources().values()}
         parts = {at: source.parts(self._root) for at, source in files.items()}
@@ -179,16 +185,27 @@ class Captioned(Dataset):
         for kind, (count, examples) in faults.items():
             add_fault(self._left_out, kind, examples, count)
 
+    def _names(self, split: str) -> list[str]:
+        return self.tests()[split].classes if split in self.further else self.classes()
+
+    def _numbered(self, split: str) -> NDArray[np.int64]:
+        source = self._sources()[split]
+        if split in _PAIRED or source.by_name:
+            return np.zeros(0, np.int64)
+        known = self.further[split].names if split in self.further else self.names
+        folders = source.folders(self._root)
+        labels = folder_labels(folders, self._names(split), known) if folders else []
+        return np.array(labels, np.int64)
+
     def _rows(self, split: str) -> Iterator[Rows]:
         source = self._sources()[split]
         read = self._read[source.address()]
-        names = self.tests()[split].classes if split in self.further else self.classes()
-        paired = split in ("train", "budget", "retrieval")
+        names = self._names(split)
         first, last, _ = slice(source.start, source.stop).indices(len(read))
         chosen, before = [], 0
         for table in read.tables():
             window = slice(max(0, first - before), max(0, last - before))
-            chosen.append(self._usable(source, table, window, names, paired))
+            chosen.append(self._usable(split, table, window, names))
             before += table.num_rows
         labels = np.concatenate([labels for _, labels in chosen])
         if not len(labels):
@@ -204,7 +221,7 @@ class Captioned(Dataset):
         for number, (table, (rows, labels)) in enumerate(zip(read.tables(), chosen, strict=True)):
             for start in range(0, len(rows), chunk):
                 part = rows[start : start + chunk]
-                captions = table["caption"].take(part).to_pylist() if paired else []
+                captions = table["caption"].take(part).to_pylist() if split in _PAIRED else []
                 yield Rows(
                     ids=np.arange(position, position + len(part), dtype=np.int64),
                     images=read.images(number, table, part),
@@ -213,18 +230,20 @@ class Captioned(Dataset):
                 position += len(part)
 
     def _usable(
-        self, source: Source, table: pa.Table, window: slice, names: Sequence[str], paired: bool
+        self, split: str, table: pa.Table, window: slice, names: Sequence[str]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The rows within `window` of a part that the split can use, and their labels."""
         rows = np.arange(table.num_rows)[window]
         captions, labels = table["caption"].take(rows), table["label"].to_numpy()[rows]
-        if paired:
+        if split in _PAIRED:
             there = captions.is_valid().to_numpy()
             self._miss("no caption", table, rows[~there])
             return rows[there], np.full(int(there.sum()), -1, np.int64)
-        if source.by_name:
+        if self._sources()[split].by_name:
             labels = np.array([named(text, names) for text in captions.to_pylist()], np.int64)
             return rows[labels >= 0], labels[labels >= 0]
+        if len(self._labels[split]):
+            labels = self._labels[split][labels]
         self._miss("no label", table, rows[labels < 0])
         self._miss("label out of range", table, rows[labels >= len(names)])
         right = (labels >= 0) & (labels < len(names))

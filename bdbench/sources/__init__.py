@@ -1,11 +1,11 @@
 """Images with captions or labels, from the files in which people keep them."""
 
 from bdbench.sources.collect import Collected, collect
-from bdbench.sources.names import all_named, class_names, named, prompt_templates
+from bdbench.sources.names import all_named, class_names, folder_labels, named, prompt_templates
 from bdbench.sources.sample import Fault, Part, Sample
 from bdbench.sources.source import Source, fingerprint
 
 __all__ = [
     "Collected", "Fault", "Part", "Sample", "Source", "all_named", "class_names", "collect",
-    "fingerprint", "named", "prompt_templates",
+    "fingerprint", "folder_labels", "named", "prompt_templates",
 ]

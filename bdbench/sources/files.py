@@ -154,18 +154,29 @@ def wanted_columns(
     return image, caption if caption in there else None, label if label in there else None
 
 
+def _metadata(path: Path) -> Path | None:
+    files = path / "metadata.csv", path / "metadata.jsonl"
+    return next((file for file in files if file.is_file()), None)
+
+
+def class_folders(path: Path) -> list[str]:
+    """The folders of a folder per class, sorted; none where there is a table of metadata."""
+    if _metadata(path):
+        return []
+    return sorted(entry.name for entry in path.iterdir() if entry.is_dir())
+
+
 def folder(path: Path, image: str, caption: str, label: str) -> list[Part]:
     """The parts of a folder: what its `metadata.csv` or `.jsonl` tells, or a folder per class.
 
-    Classes are numbered in the order of their folders' names, as torchvision does it.
+    The label of an image is the place of its folder among the sorted ones.
     """
-    for metadata in (path / "metadata.csv", path / "metadata.jsonl"):
-        if metadata.is_file():
-            return table(metadata, "file_name" if image == "image" else image, caption, label)
-    names = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
+    metadata = _metadata(path)
+    if metadata:
+        return table(metadata, "file_name" if image == "image" else image, caption, label)
     rows = [
         (PurePosixPath(name, file.name).as_posix(), None, index)
-        for index, name in enumerate(names)
+        for index, name in enumerate(class_folders(path))
         for file in sorted((path / name).iterdir())
         if file.suffix[1:].lower() in IMAGES
     ]

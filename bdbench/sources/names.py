@@ -10,10 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from bdbench.errors import BdbenchError
+from bdbench.hashing import digest
 from bdbench.registry import near, share_dir
 
 _OPEN_CLIP = {"imagenet1k": "IMAGENET_CLASSNAMES"}
 _TEMPLATES = {"imagenet": "OPENAI_IMAGENET_TEMPLATES", "simple": "SIMPLE_IMAGENET_TEMPLATES"}
+_SYNSETS = {
+    "imagenet1k": "5e738e464c43c92037bbb4252eeb6ba2c306091861443ae7e182e28c9662324e",
+    "imagenette": "96beeb860d91baa190fa0c45201fd89fae147444212111ed1ff54651b6a5e9b5",
+}
+"""Digests of the sorted synsets whose classes a known set names in this order."""
 
 
 @cache
@@ -75,6 +81,43 @@ def prompt_templates(templates: str, root: Path) -> list[str]:
         if line.count("{}") != 1 or line.replace("{}", "").count("{"):
             raise BdbenchError(f"the template `{line[:100]}` has not one `{{}}`", "a photo of a {}")
     return lines
+
+
+def folder_labels(folders: Sequence[str], names: Sequence[str], known: str) -> list[int]:
+    """The label of each class folder: by its name, by its number, or by its place when sorted.
+
+    Args:
+        folders: Their names, sorted.
+        names: Of the classes, by label.
+        known: What the names are called: the synsets of ImageNet are held against its own.
+
+    Raises:
+        BdbenchError: Which folder is which class cannot be told.
+    """
+    called: dict[str, list[int]] = {}
+    for label, name in enumerate(names):
+        called.setdefault(_plain(name), []).append(label)
+    labels = [called.get(_plain(folder), []) for folder in folders]
+    if all(len(found) == 1 for found in labels):
+        return [found[0] for found in labels]
+    if all(name.isascii() and name.isdigit() for name in folders):
+        return [int(name) for name in folders]
+    hint = "call the folders by the names of the classes, or number them from 0"
+    for folder, found in zip(folders, labels, strict=True):
+        if any(labels) and len(found) != 1:
+            how = "two" if found else "none"
+            raise BdbenchError(f"the folder `{folder}` is {how} of the classes of `{known}`", hint)
+    if len(folders) != len(names):
+        raise BdbenchError(
+            f"there are `{len(folders)}` class folders and `{len(names)}` names in `{known}`", hint
+        )
+    if known in _SYNSETS and digest(list(folders)) != _SYNSETS[known]:
+        raise BdbenchError(f"the class folders are not the synsets of `{known}`", hint)
+    return list(range(len(folders)))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", " ", name).strip().lower()
 
 
 def named(caption: str | None, names: Sequence[str]) -> int:

@@ -18,7 +18,7 @@ from pydantic import Field
 from bdbench.errors import BdbenchError
 from bdbench.hashing import digest, file_digest
 from bdbench.schema import Strict
-from bdbench.sources.files import folder, table
+from bdbench.sources.files import class_folders, folder, table
 from bdbench.sources.hub import FORM, hub, parse
 from bdbench.sources.parquet import parquet
 from bdbench.sources.sample import Part
@@ -77,6 +77,22 @@ class Source(Strict):
             else:
                 found += folder(Path(url), *columns)
         return found
+
+    def folders(self, root: str) -> list[str]:
+        """The names of the class folders, in the order of the labels read; none in other forms."""
+        if self.files.startswith("hub:"):
+            return []
+        found = [
+            class_folders(Path(url)) for _, url in self.urls(root)
+            if not _is_remote(url) and Path(url).is_dir()
+        ]
+        for names in found[1:]:
+            if names != found[0]:
+                raise BdbenchError(
+                    f"the folders of `{self.files}` have not the same class folders",
+                    "name one folder per class, with all its images",
+                )
+        return found[0] if found else []
 
     def urls(self, root: str) -> list[tuple[str, str]]:
         """Name below the root, and address, of every file or folder."""

@@ -117,6 +117,23 @@ def test_a_class_order_that_is_not_the_datasets_is_refused(folder, tmp_path):
     assert "dataset.per_class=0" in error.value.hint
 
 
+def test_class_folders_are_labelled_by_their_names(folder, tmp_path):
+    for number, name in enumerate(["bus", "cherry", "dog", "hot_dog"]):
+        place = tmp_path / "val" / name
+        place.mkdir(parents=True)
+        (place / "0.png").write_bytes(image_file(70 + number))
+    out = tmp_path / "out"
+    out.mkdir()
+    write(dataset(folder, test=Source(files="val")), 16, 0, out)
+    test = DataCache(out).labelled("test")
+    assert test.labels.tolist() == [2, 3, 0, 1]
+    np.testing.assert_array_equal(
+        test.pixels[torch.tensor([2])][0].numpy(), decode(image_file(72), 16))
+    (tmp_path / "val" / "hot_dog").rename(tmp_path / "val" / "cat")
+    with pytest.raises(BdbenchError, match=r"`cat` is none of the classes of `names\.txt`"):
+        write(dataset(folder, test=Source(files="val")), 16, 0, tmp_path)
+
+
 def test_nothing_that_can_be_used_is_said(folder, tmp_path):
     with pytest.raises(BdbenchError, match=r"`dataset\.train` has no usable sample") as error:
         write(dataset(folder, train=Source(files="test.tar")), 16, 0, tmp_path)
