@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from bdbench.api import Attack
 from bdbench.data.captions import Captions
-from bdbench.data.pixels import Pixels, read
+from bdbench.data.pixels import Pixels, decoded, read
 from bdbench.data.randomness import RowRng
 
 
@@ -34,6 +36,11 @@ class Images:
     def resolution(self) -> int:
         """Side of the images, in pixels."""
         return self.pixels.shape[-1]
+
+    def decoded(self, path: Path) -> Self:
+        """Itself, after JPEG files are decoded once and for all into the file `path`."""
+        self.pixels = decoded(self.pixels, path)
+        return self
 
     def images(self, index: Tensor) -> Tensor:
         """float32 [b, 3, h, w] in [0, 1] of the positions `index`, int64 [b]."""

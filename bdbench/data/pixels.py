@@ -15,6 +15,9 @@ from torch import Tensor
 from bdbench.sources.decode import decode_jpeg
 from bdbench.vision import declare_operators
 
+_DECODED = 1024
+"""Images in memory at a time while all are decoded."""
+
 
 class Pixels(Protocol):
     """uint8 images, indexed by position; a tensor is one."""
@@ -68,6 +71,17 @@ class JpegPixels:
 def _pool(threads: int) -> ThreadPoolExecutor:
     """Pillow decodes without holding the interpreter's lock."""
     return ThreadPoolExecutor(threads)
+
+
+def decoded(pixels: Pixels, path: Path) -> Pixels:
+    """The same images, JPEG files among them decoded now into a memory map of the file `path`."""
+    if not isinstance(pixels, JpegPixels):
+        return pixels
+    path.parent.mkdir(parents=True, exist_ok=True)
+    raw = np.memmap(path, np.uint8, mode="w+", shape=pixels.shape)
+    for part in torch.arange(len(raw)).split(_DECODED):  # type: ignore[no-untyped-call]
+        raw[part.numpy()] = pixels[part].numpy()
+    return torch.from_numpy(raw)
 
 
 def read(pixels: Pixels, index: Tensor, device: torch.device) -> Tensor:

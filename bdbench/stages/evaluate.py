@@ -27,6 +27,7 @@ from bdbench.retrieval import first_places, places, same_text
 from bdbench.schema import Hardware
 from bdbench.stages import Context, Inputs
 from bdbench.stages.poison import load_file_of, load_trigger, names_target
+from bdbench.store import RESUME
 
 CLEAN = [f"clean{i}" for i in range(1, TOP + 1)]
 TRIGGERED = [f"triggered{i}" for i in range(1, TOP + 1)]
@@ -77,7 +78,8 @@ class _Model:
     """What is asked of every snapshot."""
 
     clip: Clip
-    data: DataCache
+    sets: Mapping[str, Labelled]
+    """The test, the validation, then the further sets."""
     trigger: Trigger
     batch: int
 
@@ -86,11 +88,8 @@ class _Model:
 
     def zero_shot(self, seen: Seen) -> Iterator[tuple[str, Labelled, Columns]]:
         """Every labelled set with the answers on it; only the test is shown with the trigger."""
-        test = self.data.labelled("test")
-        head = self.clip.zero_shot_head(test.classes, test.templates)
-        for name in ("test", "validation", *self.data.file.tests):
-            images = self.data.labelled(name)
-            if name in self.data.file.tests:
+        for name, images in self.sets.items():
+            if name != "validation":  # which has the classes of the test before it
                 head = self.clip.zero_shot_head(images.classes, images.templates)
             clean = _answers(seen["clean"] if name == "test" else self.features(images), head)
             triggered = (
@@ -135,8 +134,13 @@ def run(spec: Mapping[str, Any], inputs: Inputs, work: Path, context: Context) -
     folder = inputs["model"].path
     snapshots = sorted(folder.glob("step-*.safetensors")) or [folder / "model.safetensors"]
     clip = Clip.load(folder, snapshots[0].name).to(device)
-    asked, samples = _Model(clip, data, trigger, spec["batch"]), 0
-    sizes, test = data.file.sizes, data.labelled("test")
+    aside = work / RESUME
+    sets = {
+        name: data.labelled(name).decoded(aside / f"{name}.pixels")
+        for name in ("test", "validation", *data.file.tests)
+    }
+    asked, samples = _Model(clip, sets, trigger, spec["batch"]), 0
+    sizes, test = data.file.sizes, sets["test"]
     with ExitStack() as files:
         def opened(name: str, schema: pa.Schema) -> pq.ParquetWriter:
             writer = pq.ParquetWriter(work / f"{name}.parquet", schema, compression="zstd")
@@ -144,12 +148,14 @@ def run(spec: Mapping[str, Any], inputs: Inputs, work: Path, context: Context) -
 
         predictions = opened("predictions", _SCHEMA)
         if "retrieval" in sizes:
-            ranked, pairs = opened("retrieval", _RETRIEVAL), data.pairs("retrieval")
+            ranked = opened("retrieval", _RETRIEVAL)
+            pairs = data.pairs("retrieval").decoded(aside / "retrieval.pixels")
             label = load_file_of(inputs["poison"]).label
             targets = torch.tensor(names_target(data, label), device=device)
             alike = same_text(pairs.captions, device)
         if "probe" in sizes:
-            answered, known = opened("probes", _PROBES), data.labelled("probe")
+            answered = opened("probes", _PROBES)
+            known = data.labelled("probe").decoded(aside / "probe.pixels")
         for path in snapshots:
             clip.load_weights(path)
             step = int(path.stem.partition("-")[2] or 0)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from bdbench.data import DataCache, write
+from bdbench.data.pixels import JpegPixels
 from bdbench.datasets.captioned import Captioned
 from bdbench.errors import BdbenchError
 from bdbench.registry import Registry
@@ -100,6 +101,11 @@ def test_jpeg_files_where_the_pixels_would_be_too_many(folder, tmp_path):
         difference = (a.images(index) - b.images(index)).abs().mean((1, 2, 3))
         assert difference.max() < 0.15
         assert (a.images(index) - b.images(index.flip(0))).abs().mean((1, 2, 3))[0] > 0.2
+    test = two.labelled("test")
+    before = test.images(torch.arange(len(test)))
+    test.decoded(tmp_path / "test.pixels")
+    assert not isinstance(test.pixels, JpegPixels)
+    assert test.images(torch.arange(len(test))).equal(before)
     assert two.labelled("test").images(torch.tensor([], dtype=torch.int64)).shape == (0, 3, 32, 32)
 
 

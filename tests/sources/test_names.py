@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,6 +22,7 @@ NETTE = [
 ]
 
 
+@cache
 def lemmas() -> dict[str, list[str]]:
     lines = (SYNSETS / "imagenet_synset_to_lemma.txt").read_text().splitlines()
     return {line.split("\t")[0]: line.split("\t")[1].lower().split(", ") for line in lines}
