@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -51,7 +52,11 @@ class Unusable(Exception):
 
 
 def caption_of(raw: bytes | str | None) -> str:
-    """The first line that is not empty; Unusable for what is no caption."""
+    """The first line that is not empty; Unusable for what is no caption.
+
+    Further lines are further captions, as in the shards of CLIP_benchmark. Tabs, other spaces and
+    characters that are not seen (joiners, soft hyphens, marks of direction) are spaces.
+    """
     if raw is None:
         raise Unusable("no caption")
     # A character of UTF-8 has at most four bytes.
@@ -61,13 +66,16 @@ def caption_of(raw: bytes | str | None) -> str:
         text = raw.decode("utf-8-sig") if isinstance(raw, bytes) else raw
     except UnicodeDecodeError:
         raise Unusable("caption is not UTF-8") from None
-    lines = [line.strip() for line in text.splitlines()]
+    lines = (line.strip() for line in text.splitlines())
     caption = next(filter(None, lines), "")
+    if not caption.isprintable():
+        seen = (" " if unicodedata.category(one) == "Cf" else one for one in caption)
+        caption = " ".join("".join(seen).split())
     if not caption:
         raise Unusable("empty caption")
     if len(caption) > LONGEST_CAPTION:
         raise Unusable("caption too long")
-    if not caption.isprintable():
+    if any(unicodedata.category(one) == "Cc" for one in caption):
         raise Unusable("caption with control characters")
     return caption
 

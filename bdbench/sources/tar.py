@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import lzma
 import tarfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Self
 
 import fsspec
 
@@ -15,7 +18,20 @@ from bdbench.sources.sample import LARGEST_FILE, Fault, Sample, Unusable, captio
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm")
 _LARGEST_TEXT = 2**20
-_CUT = (tarfile.TarError, EOFError, zlib.error, OSError)
+_TEXTS = ("txt", "cls")
+_CUT = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
+"""What a shard that is cut off or damaged leads to; errors of the disk or the network pass."""
+
+
+class _Header(tarfile.TarInfo):
+    """One whose damage is an error: tarfile takes it for the end of the file."""
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tar)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:
+            raise tarfile.ReadError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -57,6 +73,8 @@ class TarPart:
                     if stem != key:
                         yield from self._sample(key, files, seen)
                         key, files = stem, {}
+                    if ending not in (*IMAGES, *_TEXTS):
+                        continue
                     limit = LARGEST_FILE if ending in IMAGES else _LARGEST_TEXT
                     file = members.extractfile(member)
                     if member.size > limit or file is None:
@@ -105,7 +123,7 @@ class TarPart:
     def _members(self) -> Iterator[tarfile.TarFile]:
         with (
             fsspec.open(self.url, "rb") as file,
-            tarfile.open(fileobj=file, mode="r|*") as members,
+            tarfile.open(fileobj=file, mode="r|*", tarinfo=_Header) as members,
         ):
             yield members
 

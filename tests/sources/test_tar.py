@@ -3,7 +3,10 @@ from __future__ import annotations
 import gzip
 import tarfile
 
+import pytest
+
 from bdbench.sources import Fault, Sample
+from bdbench.sources.sample import caption_of
 from bdbench.sources.tar import TarPart
 from tests.sources.conftest import image_file, write_tar
 
@@ -81,3 +84,41 @@ def test_a_shard_cut_in_half_gives_what_lies_before_the_cut(shard, tmp_path):
     assert faults == ["shard cut off or broken"]
     (tmp_path / "no.tar").write_bytes(b"this is no tar")
     assert read(tmp_path / "no.tar") == ([], ["shard cut off or broken"])
+
+
+@pytest.mark.parametrize(("text", "caption"), [
+    ("\n A man \nA horse\n", "A man"), ("a\tdog\xa0here", "a dog here"),
+    ("  two  spaces stay ", "two  spaces stay"), ("co\u00adoperate \u200bnow", "co operate now"),
+    ("a \U0001f468\u200d\U0001f469 pair", "a \U0001f468 \U0001f469 pair"), ("\ufeffa dog", "a dog"),
+])
+def test_a_caption_is_one_line_of_what_is_seen(text, caption):
+    assert caption_of(text) == caption_of(text.encode()) == caption
+
+
+def test_a_broken_header_is_a_cut_wherever_it_is(tmp_path):
+    path = write_tar(tmp_path / "a.tar", [
+        member for i in range(20)
+        for member in ((f"{i}.png", image_file(i)), (f"{i}.txt", b"a dog"))
+    ])
+    whole = path.read_bytes()
+    with tarfile.open(path) as tar:
+        at = tar.getmember("10.png").offset
+    for broken in (whole[: at + 100], whole[:at] + b"\xff" * 512 + whole[at + 512 :], whole[:at]):
+        path.write_bytes(broken)
+        samples, faults = read(path)
+        assert len(samples) in (9, 10)
+        assert faults == ["shard cut off or broken"]
+
+
+def test_a_file_that_cannot_be_reached_is_no_cut_shard(tmp_path):
+    with pytest.raises(OSError, match="gone"):
+        read(tmp_path / "gone.tar")
+
+
+def test_large_files_beside_a_sample_are_not_its_caption(tmp_path):
+    path = write_tar(tmp_path / "a.tar", [
+        ("1.png", image_file(1)), ("1.txt", b"a dog"), ("1.npy", bytes(2 * 2**20)),
+    ])
+    samples, faults = read(path)
+    assert [one.caption for one in samples] == ["a dog"]
+    assert not faults
