@@ -119,6 +119,12 @@ def global_norms(model: nn.Module, device: torch.device) -> None:
             global_norms(child, device)
 
 
+def visible(gpus: Sequence[int], allowed: str | None) -> str:
+    """CUDA_VISIBLE_DEVICES for some of the GPUs that this process sees, `allowed` being its own."""
+    names = allowed.split(",") if allowed else [str(i) for i in range(max(gpus) + 1)]
+    return ",".join(names[i].strip() for i in gpus)
+
+
 def launch(
     job: Mapping[str, Any], processes: int, gpus: Sequence[int],
     report: Callable[[Mapping[str, Any]], None],
@@ -129,7 +135,7 @@ def launch(
     """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     if gpus:
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+        environment["CUDA_VISIBLE_DEVICES"] = visible(gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
     with tempfile.TemporaryDirectory(prefix="bdbench-") as folder:
         path = Path(folder) / "job.json"
         path.write_text(json.dumps(job), encoding="utf-8")

@@ -11,6 +11,8 @@ import logging
 import os
 import sys
 import threading
+import traceback
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,10 @@ from bdbench.group import Group
 from bdbench.registry import Registry
 from bdbench.stages import Context
 from bdbench.stages.pretrain import train
-from bdbench.store import Store
+from bdbench.store import RESUME, Store
+
+_PATIENCE = timedelta(hours=6)
+"""The first process makes the tokens alone while the others wait: of 12 million texts in 20 min."""
 
 
 def main() -> None:
@@ -40,7 +45,7 @@ def main() -> None:
     cuda = job["spec"]["hardware"]["device"] == "cuda"
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if cuda else "gloo")
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
     first = Group.current().rank == 0
     store = Store(Path(job["store"]))
     inputs = {role: store.open(*at) for role, at in job["inputs"].items()}
@@ -53,6 +58,12 @@ def main() -> None:
     except BdbenchError as error:
         answer({"event": "error", "message": error.message, "hint": error.hint,
                 "exit_code": error.exit_code})
+        os._exit(1)
+    except Exception as error:
+        log = Path(job["work"]) / RESUME / f"traceback-{Group.current().rank}.txt"
+        log.write_text(traceback.format_exc(), encoding="utf-8")
+        answer({"event": "error", "message": f"{type(error).__name__}: {error}",
+                "hint": f"`{log}` has the traceback", "exit_code": 1})
         os._exit(1)
     dist.destroy_process_group()
 

@@ -12,7 +12,7 @@ import torch
 
 from bdbench.clip import Clip
 from bdbench.data import Pairs
-from bdbench.group import device_of
+from bdbench.group import device_of, visible
 from bdbench.objectives.mmcl_ssl import MmclSsl
 from bdbench.plan import cells, plan
 from bdbench.registry import Registry
@@ -85,6 +85,12 @@ def test_a_node_asks_for_the_gpus_that_it_needs() -> None:
     assert found["pretrain"]["hardware"]["batch_norm"] == "local"
     # What a defense or a test does with a model does not depend on how many trained it.
     assert found["defend"]["hardware"] == specs(device="cuda")["defend"]["hardware"]
+
+
+def test_a_launch_stays_within_the_gpus_that_it_was_given() -> None:
+    assert visible([0, 2], None) == "0,2"
+    assert visible([1, 0], "4, 5,7") == "5,4"
+    assert visible([2], "GPU-a,GPU-b,MIG-c") == "MIG-c"
 
 
 def test_without_hardware_the_keys_are_those_of_before() -> None:

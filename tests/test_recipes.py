@@ -130,6 +130,16 @@ def test_an_objective_may_change_the_training_and_nothing_else() -> None:
         Recipe.model_validate(raw)
 
 
+def test_what_is_set_holds_for_every_objective() -> None:
+    recipe = Registry().recipe("cc3m_rn50", {"pretrain": {"batch": 512}})
+    assert {recipe.training(name).batch for name in ("mmcl", "mmcl_ssl")} == {512}
+    recipe = Registry().recipe(
+        "cc3m_rn50", {"pretrain": {"lr": 1e-4}, "pretrain_for": {"mmcl_ssl": {"batch": 256}}})
+    assert recipe.training("mmcl") == recipe.pretrain
+    assert recipe.training("mmcl_ssl") == recipe.pretrain.model_copy(update={"batch": 256})
+    assert recipe.pretrain.lr == 1e-4
+
+
 @pytest.mark.heavy
 @pytest.mark.parametrize(("name", "objective"), [
     ("RN50", MmclSsl()), ("ViT-B-32", Mmcl()), ("ViT-B-16", Mmcl()),

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from bdbench.api import Component, Tag
 from bdbench.errors import BdbenchError
 from bdbench.registry.entry import Entry
+from bdbench.registry.merge import changed_recipe, merge
 from bdbench.registry.plugin import plugin_entries
 from bdbench.schema import KINDS, Defaults, Kind, Recipe, Ref
 
@@ -193,8 +194,8 @@ class Registry:
         for field in given:
             sweep.pop(field, None)
         sweep.update(swept)
-        changed = _merge(recipe.params, given)
-        component = self._validated(cls, kind, name, _merge(own, changed))
+        changed = merge(recipe.params, given)
+        component = self._validated(cls, kind, name, merge(own, changed))
         params = component.model_dump(mode="json", exclude=_unsaid(component))
         ref = Ref(
             kind=kind, name=name, use=entry.use, params=params, source=entry.source,
@@ -256,7 +257,9 @@ class Registry:
         """A recipe with overrides merged in section by section."""
         if name not in self.recipes():
             raise BdbenchError(f"there is no recipe `{name}`", near(name, self.recipes()))
-        data = _merge(_read_toml(self._root / "recipes" / f"{name}.toml"), overrides or {})
+        data = changed_recipe(
+            _read_toml(self._root / "recipes" / f"{name}.toml"), overrides or {}
+        )
         try:
             return Recipe.model_validate_json(json.dumps(data, default=str))
         except ValidationError as error:
@@ -277,15 +280,3 @@ def _unsaid(component: Component) -> set[str]:
 
 def _whole(value: float) -> float:
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables into tables; an empty table empties."""
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        if value and isinstance(old, dict) and isinstance(value, dict):
-            merged[key] = _merge(old, value)
-        else:
-            merged[key] = value
-    return merged

@@ -137,7 +137,8 @@ class Recipe(Strict):
     """sha256 of a file with a model trained elsewhere, taken in place of pre-training one."""
     pretrain: Training
     pretrain_for: dict[str, dict[str, Any]] | None = None
-    """What is different in the pre-training with an objective, by its registered name."""
+    """What is different in the pre-training with an objective, by its registered name. What is set
+    of `pretrain` on the command line holds for every objective."""
     augment: Augment = Augment()
     budget: CleanBudget
     gate: Gate = Gate()
