@@ -106,7 +106,7 @@ def execute(
             waiting[key] = node
         else:
             listen(NodeEvent("reused", node))
-            _tell_left_out(store, node, strict, listen)
+            _look_at_data(store, todo, node, strict, listen)
     _tell_notes(store, todo, listen)
     if not waiting:
         return
@@ -183,7 +183,7 @@ def _work(
             for note in event["notes"]:
                 listen(NodeEvent("note", node, {"text": note}))
             listen(NodeEvent("reused" if event["reused"] else "done", node))
-            _tell_left_out(store, node, strict, listen)
+            _look_at_data(store, todo, node, strict, listen)
             missing.discard(node.key)
             free += min(node.threads, total)
             gpus += worker.gpus
@@ -194,11 +194,23 @@ def _work(
             worker.stop()
 
 
-def _tell_left_out(store: Store, node: Node, strict: bool, listen: Listener) -> None:
-    """Say which samples of a dataset could not be used, before anything is trained on the rest."""
+def _look_at_data(
+    store: Store, todo: Plan, node: Node, strict: bool, listen: Listener
+) -> None:
+    """Before anything is trained: which samples could not be used, and whether enough are left."""
     if node.stage != "data":
         return
     about = json.loads(store.open("data", node.key).file("data.json").read_bytes())
+    have = about["sizes"]["budget"]
+    wanted = max((
+        other.spec["budget"] for other in todo.nodes.values()
+        if other.stage == "defend" and other.inputs["data"] == node.key
+    ), default=0)
+    if wanted > have:
+        raise BdbenchError(
+            f"the dataset `{node.label}` has `{have}` clean pairs for the defenses, and the recipe"
+            f" asks for `{wanted}`", f"`bdbench run --set recipe.budget.pairs={have}`",
+        )
     found = {
         kind: (fault["count"], fault["examples"])
         for kind, fault in about.get("left_out", {}).items()

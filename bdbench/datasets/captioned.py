@@ -38,6 +38,7 @@ from bdbench.sources import (
     fingerprint,
     folder_labels,
     named,
+    overlap,
     prompt_templates,
 )
 from bdbench.store import default_root
@@ -48,6 +49,9 @@ _PAIRED = ("train", "budget", "retrieval")
 """Splits of captions; the others are labelled."""
 PATH = "BDBENCH_DATA"
 """Environment variable: the folder of the files, where `path` is not set."""
+
+Chosen = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Rows of a table, and their labels."""
 
 
 class Labelled(Strict):
@@ -95,6 +99,7 @@ class Captioned(Dataset):
     _labels: dict[str, NDArray[np.int64]] = PrivateAttr(default_factory=dict)
     """Of a split whose images lie in a folder per class: their labels, in the folders' order."""
     _read: dict[tuple[str, ...], Collected] = PrivateAttr(default_factory=dict)
+    _chosen: dict[str, list[Chosen]] = PrivateAttr(default_factory=dict)
     _left_out: Faults = PrivateAttr(default_factory=dict)
     _side: int = PrivateAttr(0)
     _aside: tempfile.TemporaryDirectory[str] | None = PrivateAttr(None)
@@ -142,9 +147,12 @@ class Captioned(Dataset):
         """Decode every source once, in parallel."""
         self._read.clear()
         self._left_out.clear()
+        self._chosen.clear()
         self._labels = {split: self._numbered(split) for split in self._sources()}
         self._side = resolution
-        files = {source.address(): source for source in self._sources().values()}
+        # The test first: a partial copy of it should not be noticed after hours.
+        ordered = [self.test, *self._sources().values()]
+        files = {source.address(): source for source in ordered}
         parts = {at: source.parts(self._root) for at, source in files.items()}
         total = sum(part.count() for every in parts.values() for part in every)
         jpeg = total * 3 * resolution**2 > self.raw_limit * 1e9
@@ -159,6 +167,9 @@ class Captioned(Dataset):
             report(done, total)
             self._read[at] = read
             self._count(read.faults())
+            if at == self.test.address():
+                self._choose("test")
+        self._apart()
 
     def rows(self, split: str, resolution: int, seed: int) -> Iterator[Rows]:
         """Chunks of at most 1,024, or 8,192 as JPEG files, in the order of the files."""
@@ -185,6 +196,18 @@ class Captioned(Dataset):
         for kind, (count, examples) in faults.items():
             add_fault(self._left_out, kind, examples, count)
 
+    def _apart(self) -> None:
+        """BdbenchError where a defense would be given, or a test made on, pairs trained on."""
+        sources, count = self._sources(), len(self._read[self.train.address()])
+        for split in sources.keys() - {"train"}:
+            if overlap(sources[split], self.train, self._root, count):
+                raise BdbenchError(
+                    f"`dataset.{split}` and `dataset.train` share samples of"
+                    f" `{sources[split].files}`",
+                    "take other files, or the same ones with `start` and `stop` for both, as in"
+                    f" `--set dataset.train.stop=-1000 --set dataset.{split}.start=-1000`",
+                )
+
     def _names(self, split: str) -> list[str]:
         return self.tests()[split].classes if split in self.further else self.classes()
 
@@ -197,17 +220,19 @@ class Captioned(Dataset):
         labels = folder_labels(folders, self._names(split), known) if folders else []
         return np.array(labels, np.int64)
 
-    def _rows(self, split: str) -> Iterator[Rows]:
-        source = self._sources()[split]
+    def _choose(self, split: str) -> list[Chosen]:
+        """What the split uses of each table of its source."""
+        if split in self._chosen:
+            return self._chosen[split]
+        source, names = self._sources()[split], self._names(split)
         read = self._read[source.address()]
-        names = self._names(split)
         first, last, _ = slice(source.start, source.stop).indices(len(read))
-        chosen, before = [], 0
+        chosen, before = list[Chosen](), 0
         for table in read.tables():
             window = slice(max(0, first - before), max(0, last - before))
             chosen.append(self._usable(split, table, window, names))
             before += table.num_rows
-        labels = np.concatenate([labels for _, labels in chosen])
+        labels = np.concatenate([np.zeros(0, np.int64), *(labels for _, labels in chosen)])
         if not len(labels):
             raise BdbenchError(
                 f"`dataset.{split}` has no usable sample: `{source.files}` has `{len(read)}` images"
@@ -216,6 +241,11 @@ class Captioned(Dataset):
             )
         if split == "test" and self.per_class:
             self._balanced(labels, names)
+        self._chosen[split] = chosen
+        return chosen
+
+    def _rows(self, split: str) -> Iterator[Rows]:
+        read, chosen = self._read[self._sources()[split].address()], self._choose(split)
         position = (*SPLITS, *self.further, *EXTRAS).index(split) << 40
         chunk = _CHUNK * 8 if read.jpeg else _CHUNK
         for number, (table, (rows, labels)) in enumerate(zip(read.tables(), chosen, strict=True)):
@@ -231,7 +261,7 @@ class Captioned(Dataset):
 
     def _usable(
         self, split: str, table: pa.Table, window: slice, names: Sequence[str]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    ) -> Chosen:
         """The rows within `window` of a part that the split can use, and their labels."""
         rows = np.arange(table.num_rows)[window]
         captions, labels = table["caption"].take(rows), table["label"].to_numpy()[rows]

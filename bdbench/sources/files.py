@@ -22,6 +22,9 @@ from bdbench.sources.tar import IMAGES
 _ROWS = 4096
 """Rows of a table, or files of a folder, that one process takes at a time."""
 
+_BLOCK = 2**26
+"""Bytes of a table that are parsed at a time; no row may be longer."""
+
 
 @dataclass(frozen=True)
 class FilesPart:
@@ -54,11 +57,12 @@ class FilesPart:
         root = Path(self.folder).resolve()
         try:
             path = (root / name).resolve()
-        except (OSError, ValueError):  # a loop of links, a null byte
+            there = path.is_file()
+        except (OSError, ValueError):  # a loop of links, a null byte, a name that is too long
             raise Unusable("file is missing") from None
         if not path.is_relative_to(root):
             raise Unusable("path that leaves the folder")
-        if not path.is_file():
+        if not there:
             raise Unusable("file is missing")
         if path.stat().st_size > LARGEST_FILE:
             raise Unusable("image file too large")
@@ -86,7 +90,7 @@ def table(path: Path, image: str, caption: str, label: str) -> list[Part]:
 
     try:
         frame = pyarrow.csv.read_csv(
-            path,
+            path, read_options=pyarrow.csv.ReadOptions(block_size=_BLOCK),
             parse_options=pyarrow.csv.ParseOptions(
                 delimiter="\t" if ".tsv" in path.suffixes else ",", newlines_in_values=True,
                 invalid_row_handler=skip,
@@ -104,7 +108,7 @@ def _json_lines(path: Path) -> Any:
     import pyarrow.json
 
     try:
-        return pyarrow.json.read_json(path)
+        return pyarrow.json.read_json(path, pyarrow.json.ReadOptions(block_size=_BLOCK))
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise BdbenchError(
             f"`{path}` is not a table: {error}", "an object per line, with the same names in each"

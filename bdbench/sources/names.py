@@ -15,6 +15,8 @@ from bdbench.registry import near, share_dir
 
 _OPEN_CLIP = {"imagenet1k": "IMAGENET_CLASSNAMES"}
 _TEMPLATES = {"imagenet": "OPENAI_IMAGENET_TEMPLATES", "simple": "SIMPLE_IMAGENET_TEMPLATES"}
+_SYNSET = re.compile(r"n\d{8}")
+"""A folder of ImageNet: sorted, they are in the order of the labels."""
 _SYNSETS = {
     "imagenet1k": "5e738e464c43c92037bbb4252eeb6ba2c306091861443ae7e182e28c9662324e",
     "imagenette": "96beeb860d91baa190fa0c45201fd89fae147444212111ed1ff54651b6a5e9b5",
@@ -84,7 +86,7 @@ def prompt_templates(templates: str, root: Path) -> list[str]:
 
 
 def folder_labels(folders: Sequence[str], names: Sequence[str], known: str) -> list[int]:
-    """The label of each class folder: by its name, by its number, or by its place when sorted.
+    """The label of each class folder: by its name, by its number, or a synset's by its place.
 
     Args:
         folders: Their names, sorted.
@@ -111,6 +113,8 @@ def folder_labels(folders: Sequence[str], names: Sequence[str], known: str) -> l
         raise BdbenchError(
             f"there are `{len(folders)}` class folders and `{len(names)}` names in `{known}`", hint
         )
+    if not all(map(_SYNSET.fullmatch, folders)):
+        raise BdbenchError(f"the folder `{folders[0]}` is none of the classes of `{known}`", hint)
     if known in _SYNSETS and digest(list(folders)) != _SYNSETS[known]:
         raise BdbenchError(f"the class folders are not the synsets of `{known}`", hint)
     return list(range(len(folders)))

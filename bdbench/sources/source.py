@@ -121,6 +121,10 @@ class Source(Strict):
                     "--set 'dataset.path=\"DIR\"' says where the data lie",
                 )
             found += _shards(url) or [(name, url)]
+        if not found:
+            raise BdbenchError(
+                f"`{self.files}` stands for no file", "ranges rise, as in `{000..123}`"
+            )
         return found
 
 
@@ -172,6 +176,23 @@ def _local(url: str) -> Path:
     if _is_remote(url):
         raise BdbenchError(f"`{url}`: a table of paths must lie beside its images", "download both")
     return Path(url)
+
+
+def overlap(one: Source, other: Source, root: str, count: int) -> bool:
+    """Whether two sources share samples; `count`: the samples of `other`, unwindowed.
+
+    Sources that share a file and do not read the same of it are taken to overlap.
+    """
+    files = [
+        {source.files} if source.files.startswith("hub:") else {url for _, url in source.urls(root)}
+        for source in (one, other)
+    ]
+    if files[0].isdisjoint(files[1]):
+        return False
+    if one.address() != other.address():
+        return True
+    a, b = (range(count)[source.start : source.stop] for source in (one, other))
+    return max(a.start, b.start) < min(a.stop, b.stop)
 
 
 def fingerprint(source: Source, root: str, known: Path) -> str:
@@ -227,7 +248,14 @@ def _beside(path: Path, image: str) -> list[tuple[str, Path]]:
     except (KeyError, ValueError, OSError):
         return []  # whoever reads the table says what is wrong with it
     places = ((name, path.parent / name) for name in sorted(set(names[image].dropna())))
-    return [(name, place) for name, place in places if place.is_file()]
+    return [(name, place) for name, place in places if _there(place)]
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, a null byte
+        return False
 
 
 def _read(known: Path) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import struct
 import tarfile
@@ -116,13 +117,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (data / "through.png").symlink_to(root / "secret.png")
     rows = [f"{i}.png,a dog" for i in range(4)]
     rows += ["gone.png,a dog", "../secret.png,a dog", "through.png,a dog", ","]
-    rows += ["0.png,one,too many"]
+    rows += [f"{'long' * 80}.png,a dog", f"0.png,{'dog ' * (10 * 2**18)}", "0.png,one,too many"]
     (data / "pairs.csv").write_text("\n".join(["file,says", *rows]))
     for name in ("banana", "dog"):
         (data / "val" / name).mkdir(parents=True)
         for i in range(2):
             (data / "val" / name / f"{i}.png").write_bytes(image_file(50 + i))
+    Path(os.fsdecode(bytes(data / "val/dog") + b"/\xff.png")).write_bytes(image_file(56))
     (data / "val/dog/notes.txt").write_text("no image")
+    (data / "header.csv").write_text("image,caption\n")
+    write_tar(data / "mute.tar", [("1.png", GOOD)])
     labels = {f"{i}": b"%d" % (i % 2) for i in range(8)}
     labels |= {"far": b"99", "minus": b"-2", "word": b"seven"}
     write_tar(data / "test.tar", [
@@ -134,10 +138,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 LEFT_OUT = {
     "image broken or cut off": 1, "empty image file": 1, "image too large": 1, "not an image": 1,
-    "empty caption": 1, "caption is not UTF-8": 1, "caption too long": 1,
+    "empty caption": 1, "caption is not UTF-8": 1, "caption too long": 2,
     "caption with control characters": 1, "no caption": 3, "duplicate key": 1,
     "path that leaves the tar": 4, "link or device in a tar": 3, "shard cut off or broken": 1,
-    "file is missing": 1, "no image": 1, "path that leaves the folder": 2,
+    "file is missing": 2, "no image": 1, "path that leaves the folder": 2,
     "row with another number of columns": 1, "label out of range": 2, "label is not a number": 1,
 }
 """By kind, how many of the samples above."""
@@ -214,7 +218,14 @@ def test_strict_refuses_before_training(place: Path, cli: Cli) -> None:
     ({"dataset.names": "gone.txt"}, "gone.txt` cannot be read", "one name per line"),
     ({"dataset.budget": {"files": "pairs.csv"}}, "no column `image`: it has `file, says`",
      "--set dataset.train.image=file"),
-    ({"dataset.train.files": "test.tar"}, "`dataset.train` has no usable sample", "columns"),
+    ({"dataset.train.files": "mute.tar"}, "`dataset.train` has no usable sample", "columns"),
+    ({"dataset.budget": {"files": "pairs.tar"}}, "`dataset.budget` and `dataset.train` share"
+     " samples of `pairs.tar`", "dataset.train.stop=-1000"),
+    ({"recipe.budget.pairs": 5}, "has `4` clean pairs for the defenses, and the recipe asks for"
+     " `5`", "recipe.budget.pairs=4"),
+    ({"dataset.train.files": "{3..1}.tar"}, "`{3..1}.tar` stands for no file", "{000..123}"),
+    ({"dataset.budget": {"files": "header.csv"}}, "`dataset.budget` has no usable sample",
+     "columns"),
     ({"dataset.per_class": 50}, "`4` images of class `0` (`banana`), not `50`", "per_class=0"),
     ({"dataset.train.files": f"hub:owner/name@{'0' * 40}/train"},
      "`owner/name` at `000000000000` cannot be read from the Hub", "check the network"),

@@ -40,6 +40,7 @@ def folder(tmp_path, monkeypatch):
     for i in range(9):
         members += [(f"{i}.png", image_file(50 + i)), (f"{i}.cls", str(i % 5).encode())]
     write_tar(tmp_path / "test.tar", members)
+    write_tar(tmp_path / "mute.tar", [("1.png", RIGHT)])
     (tmp_path / "names.txt").write_text("\n".join(NAMES))
     return tmp_path
 
@@ -50,7 +51,7 @@ def dataset(folder, **changes):
         "path": str(folder), "names": "names.txt", "prompts": "simple",
         "train": Source(files=pairs, stop=-6),
         "budget": Source(files=pairs, start=-6),
-        "validation": Source(files=pairs, start=12, by_name=True),
+        "validation": Source(files=pairs, start=-6, by_name=True),
         "test": Source(files="test.tar"),
         "further": {"again": {"source": Source(files="test.tar"), "names": "names.txt"}},
         **changes,
@@ -70,14 +71,14 @@ def test_the_splits_hold_what_the_files_say(folder, tmp_path):
     whole = decode(image_file(13), 16)
     np.testing.assert_array_equal(train.pixels[torch.tensor([13])][0].numpy(), whole)
     held = cache.labelled("validation")
-    assert held.labels.tolist() == [i % 4 for i in range(2, 10)]
+    assert held.labels.tolist() == [i % 4 for i in range(5, 10)]
     test = cache.labelled("test")
     assert test.labels.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
     assert test.classes == NAMES
     again = cache.labelled("again")
     assert again.pixels[torch.arange(8)].equal(test.pixels[torch.arange(8)])
     assert not set(again.ids.tolist()) & set(test.ids.tolist())
-    assert file.sizes == {"train": 15, "budget": 5, "validation": 8, "test": 8, "again": 8}
+    assert file.sizes == {"train": 15, "budget": 5, "validation": 5, "test": 8, "again": 8}
     assert {kind: fault.count for kind, fault in file.left_out.items()} == {
         "image broken or cut off": 1, "no caption": 1, "label out of range": 2,
     }
@@ -140,9 +141,23 @@ def test_class_folders_are_labelled_by_their_names(folder, tmp_path):
         write(dataset(folder, test=Source(files="val")), 16, 0, tmp_path)
 
 
+@pytest.mark.parametrize("changes", [
+    {"budget": Source(files="pairs-{0..1}.tar")},
+    {"budget": Source(files="pairs-{0..1}.tar", start=-7)},
+    {"budget": Source(files="pairs-1.tar")},
+    {"validation": Source(files="pairs-*.tar", by_name=True)},
+    {"retrieval": Source(files="pairs-{0..1}.tar", start=3, stop=5)},
+])
+def test_what_is_held_out_is_not_trained_on(folder, tmp_path, changes):
+    changes = {"validation": Source(files="test.tar"), **changes}
+    with pytest.raises(BdbenchError, match=r"share samples of `pairs-.*tar`") as error:
+        write(dataset(folder, **changes), 16, 0, tmp_path)
+    assert "start" in error.value.hint
+
+
 def test_nothing_that_can_be_used_is_said(folder, tmp_path):
     with pytest.raises(BdbenchError, match=r"`dataset\.train` has no usable sample") as error:
-        write(dataset(folder, train=Source(files="test.tar")), 16, 0, tmp_path)
+        write(dataset(folder, train=Source(files="mute.tar")), 16, 0, tmp_path)
     assert "no caption" in error.value.message
     assert "columns" in error.value.hint
 
@@ -197,9 +212,9 @@ def test_setting_one_field_of_a_source_leaves_the_others():
     )
     assert ref.params["validation"]["files"] == "mine.csv"
     assert ref.params["validation"]["by_name"] is True
-    assert ref.params["validation"]["start"] == -150_000
-    assert ref.params["validation"]["stop"] == -100_000
-    assert ref.params["budget"]["start"] == -100_000
+    assert ref.params["validation"]["start"] == -160_000
+    assert ref.params["validation"]["stop"] == -110_000
+    assert ref.params["budget"]["start"] == -110_000
 
 
 def test_an_empty_table_drops_the_further_sets():

@@ -61,12 +61,13 @@ def test_a_folder_is_the_class_of_its_name_or_its_number() -> None:
     assert folder_labels(["bus", "dog", "hot_dog"], names, "names.txt") == [2, 0, 1]
     assert folder_labels(["bus"], names, "names.txt") == [2]
     assert folder_labels(["0", "1", "10", "2"], ["x"] * 11, "names.txt") == [0, 1, 10, 2]
-    assert folder_labels(["a", "b", "c"], names, "names.txt") == [0, 1, 2]
+    assert folder_labels(["n00000001", "n00000002"], ["x", "y"], "names.txt") == [0, 1]
 
 
 @pytest.mark.parametrize(("folders", "names", "known", "says"), [
     (["bus", "cat"], ["dog", "bus"], "names.txt", "`cat` is none of the classes of `names.txt`"),
     (["bus", "cat"], ["bus", "cat", "Bus"], "names.txt", "`bus` is two of the classes"),
+    (["canis", "felis"], ["cat", "dog"], "names.txt", "`canis` is none of the classes"),
     (["a", "b"], ["dog", "hot dog", "bus"], "names.txt", "`2` class folders and `3` names"),
     (NETTE[1:], ["x"] * 1000, "imagenet1k", "`9` class folders and `1000` names"),
     ([*NETTE[:9], "n99999999"], ["x"] * 10, "imagenette", "not the synsets of `imagenette`"),
