@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bdbench.errors import BdbenchError
+from bdbench.hashing import file_digest
 from bdbench.store import RESUME, Store, disk_errors
 
 KEY = "0123456789abcdef"
@@ -72,6 +74,43 @@ def test_a_corrupt_artifact_is_named_and_set_aside(store: Store, harm: str) -> N
     assert len(list((store.root / "corrupt").iterdir())) == 1
     publish(fresh)
     assert Store(store.root).find("data", KEY) is not None
+
+
+def age(path: Path) -> None:
+    """As if all its files had been written a minute ago."""
+    for file in path.iterdir():
+        os.utime(file, (time.time() - 60,) * 2)
+
+
+def test_bytes_that_were_right_are_hashed_again_only_after_a_change(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[Path] = []
+
+    def counted(path: Path) -> str:
+        hashed.append(path)
+        return file_digest(path)
+
+    monkeypatch.setattr("bdbench.store.file_digest", counted)
+    path = publish(store)
+    hashed.clear()
+    for times in (1, 2):  # so young a file may change and keep its time
+        assert Store(store.root).find("data", KEY)
+        assert len(hashed) == times
+    age(path)
+    for _ in range(3):
+        assert Store(store.root).find("data", KEY)
+    assert len(hashed) == 3
+    (path / "a.txt").write_text("two")
+    assert Store(store.root).find("data", KEY) is None
+
+
+def test_gc_forgets_what_it_deletes(store: Store) -> None:
+    age(publish(store))
+    assert Store(store.root).find("data", KEY)
+    assert (store.root / "checked" / KEY).is_file()
+    store.gc()
+    assert not (store.root / "checked" / KEY).exists()
 
 
 def test_a_manifest_cannot_name_files_outside(store: Store) -> None:

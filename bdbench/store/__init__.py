@@ -4,116 +4,35 @@
     <root>/work/<key>/              unfinished work, continued by the next run
     <root>/corrupt/                 artifacts whose bytes changed, set aside
     <root>/locks/                   one file per key being worked on
+    <root>/checked/<key>            sizes and times of files whose bytes were found to be right
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from platformdirs import user_cache_path
 from pydantic import ValidationError
 
 from bdbench.environment import git_state, versions
 from bdbench.errors import BdbenchError
-from bdbench.hashing import canonical_json, file_digest
-from bdbench.schema import Strict
+from bdbench.hashing import canonical_json, digest, file_digest
+from bdbench.store.artifact import Artifact, Manifest
+from bdbench.store.disk import WRITABLE, default_root, disk_errors
 
 _RUN = "run-"
 RESUME = "resume"
 """Folder of a work directory for training state; dropped on publication."""
-WRITABLE = "set BDBENCH_HOME to a writable folder"
-
-
-class Manifest(Strict):
-    """What an artifact is and what its bytes hash to."""
-
-    stage: str
-    key: str
-    label: str
-    spec: dict[str, Any]
-    inputs: dict[str, str]
-    """Keys of the artifacts it was made from, by role."""
-    files: dict[str, str]
-    """sha256 by file name."""
-    seconds: float
-    """Work that went into it, over all restarts."""
-    samples: int
-    """Images or pairs that went through the model."""
-    versions: dict[str, str] = {}
-    """Of the packages that it was computed with."""
-    git: str | None = None
-    """The commit of the bdbench checkout, `+dirty` if changed; None for an installed package."""
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """A published artifact."""
-
-    path: Path
-    manifest: Manifest
-
-    def file(self, name: str) -> Path:
-        """The path of one of its files."""
-        return self.path / name
-
-    @property
-    def size(self) -> int:
-        """Bytes on disk."""
-        return sum((self.path / name).stat().st_size for name in self.manifest.files)
-
-
-def default_root() -> Path:
-    """`$BDBENCH_HOME`, or the platform's cache folder."""
-    home = os.environ.get("BDBENCH_HOME")
-    return Path(home).expanduser() if home else user_cache_path("bdbench")
-
-
-@contextmanager
-def disk_errors(root: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into a clear error; finished artifacts are untouched."""
-    try:
-        yield
-    except Exception as error:
-        number = _errno(error, root)
-        reasons = {
-            errno.ENOSPC: "is full", errno.EDQUOT: "is over its quota",
-            errno.EROFS: "is read-only", errno.EACCES: "is not writable",
-            errno.EPERM: "is not writable", errno.ENOTDIR: "is not a folder",
-            errno.EEXIST: "is not a folder",
-        }
-        if number not in reasons:
-            raise
-        hint = (
-            "free space there or point BDBENCH_HOME at another disk; `bdbench store gc` deletes"
-            " what no card needs, unfinished work too"
-            if number in (errno.ENOSPC, errno.EDQUOT)
-            else WRITABLE
-        )
-        raise BdbenchError(f"the store `{root}` {reasons[number]}", hint) from error
-
-
-def _errno(error: Exception, root: Path) -> int | None:
-    """The system's number for a failure of this disk; None for anything else."""
-    if not isinstance(error, OSError):
-        # Libraries written in Rust, safetensors among them, have it in the text alone.
-        found = re.search(r"\(os error (\d+)\)", str(error))
-        return int(found[1]) if found else None
-    if isinstance(error.filename, str):
-        place = Path(error.filename).absolute()
-        if not (place.is_relative_to(root) or root.is_relative_to(place)):
-            return None  # a file of the user's or of a plugin's, elsewhere
-    return error.errno
+_SETTLED = 2.0
+"""Seconds after which a file that changes again has another time of modification on any disk."""
 
 
 class Store:
@@ -162,16 +81,40 @@ class Store:
             self._set_aside(path, "its manifest cannot be read")
             return None
         if key not in self._checked:
-            for name, expected in manifest.files.items():
-                if Path(name).name != name:
-                    self._set_aside(path, f"it names a file outside itself, `{name}`")
-                    return None
-                file = path / name
-                if not file.is_file() or file_digest(file) != expected:
-                    self._set_aside(path, f"`{name}` does not match its sha256")
-                    return None
+            wrong = self._wrong(path, manifest)
+            if wrong:
+                self._set_aside(path, wrong)
+                return None
             self._checked.add(key)
         return Artifact(path, manifest)
+
+    def _wrong(self, path: Path, manifest: Manifest) -> str | None:
+        """What is wrong with the files of an artifact.
+
+        They are hashed, unless they were before and have not been written to since.
+        """
+        files = {name: path / name for name in manifest.files}
+        for name, file in files.items():
+            if Path(name).name != name:
+                return f"it names a file outside itself, `{name}`"
+            if not file.is_file():
+                return f"`{name}` does not match its sha256"
+        stats = [file.stat() for file in files.values()]
+        state = digest([
+            manifest.files, [[stat.st_size, stat.st_mtime_ns, stat.st_ino] for stat in stats]
+        ])
+        memo = self.root / "checked" / path.name
+        with suppress(OSError):
+            if memo.read_text(encoding="utf-8") == state:
+                return None
+        for name, file in files.items():
+            if file_digest(file) != manifest.files[name]:
+                return f"`{name}` does not match its sha256"
+        if max(stat.st_mtime for stat in stats) < time.time() - _SETTLED:
+            with suppress(OSError):  # of another user, or read-only
+                memo.parent.mkdir(exist_ok=True)
+                memo.write_text(state, encoding="utf-8")
+        return None
 
     def open(self, stage: str, key: str) -> Artifact:
         """The artifact; BdbenchError when it is missing or corrupt."""
@@ -284,6 +227,7 @@ class Store:
         if not dry_run:
             with disk_errors(self.root):
                 for path in doomed:
+                    (self.root / "checked" / path.name).unlink(missing_ok=True)
                     if path.is_dir():
                         shutil.rmtree(path)
                     else:
@@ -297,3 +241,6 @@ class Store:
                 return False
         except TimeoutError:
             return True
+
+
+__all__ = ["RESUME", "Artifact", "Manifest", "Store", "default_root", "disk_errors"]
