@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,23 +11,57 @@ _LARGEST = 2**25
 """Similarities that are in memory at a time; they are four bytes each."""
 
 
-def places(
-    rows: Tensor, columns: Tensor, wanted: Tensor, alike: Tensor | None = None
-) -> Tensor:
-    """int64 [n], how many columns come before the wanted one, for each row.
+def numbered(items: Iterable[Hashable]) -> Tensor:
+    """int64 [m], a number for each item that equal ones share; they rise with the first of each."""
+    numbers: dict[Hashable, int] = {}
+    return torch.tensor([numbers.setdefault(item, len(numbers)) for item in items])
 
-    `rows`: float [n, d]; `columns`: float [m, d]; `wanted`: int64 [n], positions in `columns`;
-    `alike`: int64 [m], columns of the same number count as one. Columns that tie with the wanted
-    one come before it, and all do where a similarity is not a number: a model that says the same of
-    everything finds nothing.
+
+def first_of(numbers: Tensor) -> Tensor:
+    """int64 [u], the first position of each number, int64 [m] as `numbered` gives them."""
+    count = int(numbers.max()) + 1
+    places = torch.arange(len(numbers), device=numbers.device)
+    return torch.full((count,), len(numbers), device=numbers.device).scatter_reduce(
+        0, numbers, places, "amin"
+    )
+
+
+def matches(images: Tensor, captions: Sequence[str]) -> Tensor:
+    """int64 [k, 2], the images (by number) and captions (by position) that belong together, sorted.
+
+    `images`: int64 [m], the number of each caption's image. To an image belong its own captions,
+    and all of the same words as one of these.
     """
-    alike = torch.arange(len(columns), device=columns.device) if alike is None else alike
+    words = [text.strip().lower() for text in captions]
+    places, own = dict[str, list[int]](), dict[int, set[str]]()
+    for place, (image, text) in enumerate(zip(images.tolist(), words, strict=True)):
+        places.setdefault(text, []).append(place)
+        own.setdefault(image, set()).add(text)
+    return torch.tensor([
+        (image, place) for image in sorted(own)
+        for place in sorted(place for text in own[image] for place in places[text])
+    ])
+
+
+def places(rows: Tensor, columns: Tensor, belong: Tensor) -> Tensor:
+    """int64 [n], how many others come before the first column that belongs to it, for each row.
+
+    `rows`: float [n, d]; `columns`: float [m, d]; `belong`: int64 [k, 2], row and column, sorted,
+    at least one for each row. Columns that tie with the best that belongs come before it, and all
+    do where a similarity is not a number: a model that says the same of everything finds nothing.
+    """
     found = []
     for part in _parts(len(rows), len(columns)):
         similar = rows[part] @ columns.T
-        own = similar.gather(1, wanted[part, None])
-        before = ~(similar < own) & (alike != alike[wanted[part], None])
-        found.append(before.sum(1))
+        first, last = torch.searchsorted(
+            belong[:, 0].contiguous(),
+            torch.tensor([part.start, part.start + len(similar)], device=belong.device),
+        ).tolist()
+        row, column = belong[first:last, 0] - part.start, belong[first:last, 1]
+        own = similar[row, column]
+        best = torch.full_like(similar[:, 0], -torch.inf).scatter_reduce(0, row, own, "amax")
+        before = (~(similar < best[:, None])).sum(1)
+        found.append(before.index_add(0, row, (~(own < best[row])).long(), alpha=-1))
     return torch.cat(found)
 
 
@@ -42,13 +76,6 @@ def first_places(rows: Tensor, columns: Tensor, wanted: Tensor) -> Tensor:
         best = similar[:, wanted].amax(1, keepdim=True)
         found.append((~(similar[:, ~wanted] < best)).sum(1))
     return torch.cat(found)
-
-
-def same_text(captions: Sequence[str], device: torch.device) -> Tensor:
-    """int64 [m], a number for each caption that captions of the same words share."""
-    numbers: dict[str, int] = {}
-    found = [numbers.setdefault(text.strip().lower(), len(numbers)) for text in captions]
-    return torch.tensor(found, device=device)
 
 
 def _parts(rows: int, columns: int) -> Sequence[slice]:

@@ -11,18 +11,19 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from bdbench import probes, retrieval
+from bdbench.api import Predictions, Retrieval
 from bdbench.cards.text import TARGET_CAPTIONS, markdown, summary
 from bdbench.clip import Clip
 from bdbench.data import DataCache, Images
 from bdbench.errors import BdbenchError
 from bdbench.execute import run
+from bdbench.metrics.recall import Recall
+from bdbench.metrics.retrieval_asr import RetrievalAsr
 from bdbench.registry import Registry
-from bdbench.retrieval import first_places, places, same_text
+from bdbench.retrieval import first_of, first_places, matches, numbered, places
 from bdbench.schema import Card
 from bdbench.stages.poison import load_trigger
 from bdbench.store import Artifact, Store
-
-CPU = torch.device("cpu")
 
 
 def unit(n: int, d: int, seed: int) -> torch.Tensor:
@@ -41,7 +42,7 @@ def chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 def test_places_are_those_of_a_sorted_list() -> None:
     rows, columns = unit(30, 8, 0), unit(40, 8, 1)
     wanted = torch.arange(30)
-    found = places(rows, columns, wanted)
+    found = places(rows, columns, torch.stack([wanted, wanted], 1))
     for i, row in enumerate(rows.numpy()):
         order = sorted(range(40), key=lambda j: -float(row @ columns[j].numpy()))
         assert found[i] == order.index(i)
@@ -50,13 +51,59 @@ def test_places_are_those_of_a_sorted_list() -> None:
 @pytest.mark.usefixtures("chunks")
 def test_captions_of_the_same_text_are_one() -> None:
     captions = ["a dog", "A dog ", "a cat", "a dog", "a bird"]
-    alike = same_text(captions, CPU)
-    assert alike.tolist() == [0, 0, 1, 0, 2]
     texts = unit(3, 4, 2)[[0, 0, 1, 0, 2]]
     images = texts.clone()
-    assert places(images, texts, torch.arange(5), alike).tolist() == [0, 0, 0, 0, 0]
+    belong = matches(torch.arange(5), captions)
+    assert belong.tolist() == [
+        [0, 0], [0, 1], [0, 3], [1, 0], [1, 1], [1, 3], [2, 2], [3, 0], [3, 1], [3, 3], [4, 4]]
+    assert places(images, texts, belong).tolist() == [0, 0, 0, 0, 0]
     # Otherwise ties come first: an image finds the two other captions of its words before its own.
-    assert places(images, texts, torch.arange(5)).tolist() == [2, 2, 0, 2, 0]
+    itself = torch.arange(5)[:, None].expand(-1, 2)
+    assert places(images, texts, itself).tolist() == [2, 2, 0, 2, 0]
+
+
+@pytest.mark.usefixtures("chunks")
+def test_several_captions_of_an_image() -> None:
+    """Five captions each, near their image: the standard recall, counted by hand."""
+    shown, count = unit(12, 16, 0), 5
+    images = torch.arange(12).repeat_interleave(count)[torch.randperm(60)]
+    drawn = torch.randn(60, 16, generator=torch.Generator().manual_seed(1))
+    texts = torch.nn.functional.normalize(shown[images] + 0.3 * drawn, dim=1)
+    belong = matches(images, [f"caption {i}" for i in range(60)])
+    assert len(belong) == 60
+    similar = (shown @ texts.T).numpy()
+    own = (torch.arange(12)[:, None] == images).numpy()
+    for i, place in enumerate(places(shown, texts, belong)):
+        order = np.argsort(-similar[i])
+        assert place == min(np.flatnonzero(own[i][order]))
+    backward = belong.flip(1)[belong[:, 1].argsort(stable=True)]
+    found = places(texts, shown, backward)
+    for j, place in enumerate(found):
+        assert place == list(np.argsort(-similar[:, j])).index(int(images[j]))
+    assert (found == 0).float().mean() > 0.8
+
+
+def test_numbers_and_the_first_of_each() -> None:
+    numbers = numbered(["b", "a", "b", "c", "a"])
+    assert numbers.tolist() == [0, 1, 0, 2, 1]
+    assert first_of(numbers).tolist() == [0, 1, 3]
+
+
+def test_an_image_counts_once_and_is_out_if_any_caption_names_the_target() -> None:
+    ranked = Retrieval(
+        image=np.array([0, 0, 1, 1, 2]), captions=np.array([0, 0, 3, 3, 0]),
+        images=np.array([0, 1, 0, 1, 1]), names_target=np.array([0, 1, 0, 0, 0], bool),
+        clean=np.array([5, 5, 1, 1, 0]), triggered=np.array([0, 0, 0, 0, 2]),
+    )
+    labels = np.zeros(1, np.int64)
+    asked = Predictions(
+        labels=labels, clean=labels[:, None], triggered=labels[:, None], target=0, retrieval=ranked)
+    for metric, k, n in (
+        (Recall(), 2, 3), (Recall(direction="t2i"), 2, 5), (RetrievalAsr(), 1, 2),
+        (RetrievalAsr(triggered=False), 1, 2), (RetrievalAsr(k=3), 2, 2),
+    ):
+        score = metric.score(asked)
+        assert (score.k, score.n) == (k, n)
 
 
 @pytest.mark.usefixtures("chunks")
@@ -73,7 +120,8 @@ def test_the_first_of_several() -> None:
 @pytest.mark.parametrize("value", [0.5, float("nan")])
 def test_a_model_that_says_the_same_of_everything_finds_nothing(value: float) -> None:
     same = torch.full((20, 4), value)
-    assert places(same, same, torch.arange(20)).tolist() == [19] * 20
+    itself = torch.arange(20)[:, None].expand(-1, 2)
+    assert places(same, same, itself).tolist() == [19] * 20
     wanted = torch.arange(20) < 3
     assert first_places(same, same, wanted).tolist() == [17] * 20
 

@@ -223,11 +223,14 @@ class FineTuning(Repair):
 class Retrieval:
     """Where what is looked for comes when m pairs are ranked by similarity; 0 is the first place.
 
-    Captions of the same text count as one. What ties with it, or is not a number, comes before it.
+    Any caption of an image counts, and any of the same text. What ties with the best of them, or is
+    not a number, comes before it.
     """
 
+    image: NDArray[np.int64]
+    """[m] number of the image, which pairs of the same image share."""
     captions: NDArray[np.int64]
-    """[m] place of an image's own caption among the captions, for the untriggered image."""
+    """[m] place of the first of an image's own captions, for the untriggered image."""
     images: NDArray[np.int64]
     """[m] place of a caption's own image among the untriggered images."""
     names_target: NDArray[np.bool_]

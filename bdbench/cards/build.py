@@ -77,7 +77,7 @@ def _target_captions(tested: Artifact) -> dict[str, float]:
 
 
 def _retrieval(frame: pd.DataFrame) -> Retrieval:
-    names = ("captions", "images", "clean", "triggered")
+    names = ("image", "captions", "images", "clean", "triggered")
     return Retrieval(
         names_target=frame["names_target"].to_numpy(bool),
         **{name: frame[name].to_numpy(np.int64) for name in names},

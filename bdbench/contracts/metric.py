@@ -47,7 +47,7 @@ def predictions(classes: int = CLASSES, images: int = IMAGES) -> Predictions:
     )
     clean[::2, 0], triggered[::3, 0] = labels[::2], TARGET
     ranked = Retrieval(
-        names_target=labels == TARGET,
+        image=np.arange(images), names_target=labels == TARGET,
         **{name: rng.integers(images, size=images)
            for name in ("captions", "images", "clean", "triggered")},
     )

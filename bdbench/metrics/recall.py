@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+import numpy as np
 from pydantic import Field
 
 from bdbench.api import Extra, Metric, Predictions
@@ -12,9 +13,9 @@ from bdbench.statistics import rate
 
 
 class Recall(Metric):
-    """Share of the pairs in which one half finds the other among the first `k`.
+    """Share of the images that find a caption of theirs among the first `k`, or the other way.
 
-    Captions of the same text count as one, and what ties comes before (`bdbench.api.Retrieval`).
+    An image may have several captions, and counts once (`bdbench.api.Retrieval`).
     """
 
     needs: ClassVar[Extra] = "retrieval"
@@ -25,8 +26,9 @@ class Recall(Metric):
     """Places that count."""
 
     def score(self, predictions: Predictions) -> Score:
-        """A rate in [0, 1] over all pairs of the split."""
+        """A rate in [0, 1] over all images, or captions, of the split."""
         ranked = predictions.retrieval
         assert ranked is not None
-        found = ranked.captions if self.direction == "i2t" else ranked.images
+        once = np.unique(ranked.image, return_index=True)[1]
+        found = ranked.captions[once] if self.direction == "i2t" else ranked.images
         return rate(int((found < self.k).sum()), len(found))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
 from pydantic import Field
 
 from bdbench.api import Extra, Metric, Predictions
@@ -12,7 +13,7 @@ from bdbench.statistics import rate
 
 
 class RetrievalAsr(Metric):
-    """Of the images whose own caption does not name the target, the share that find one that does.
+    """Of the images of which no caption names the target, the share that find one that does.
 
     The target captions are those of the split that name the target, by the word; a hit is one of
     them among the first `k`, as in Singh et al. (arXiv 2412.00727). Verma et al. want `k // 2` of
@@ -27,8 +28,10 @@ class RetrievalAsr(Metric):
     """Whether the images carry the trigger; without it this is the base rate."""
 
     def score(self, predictions: Predictions) -> Score:
-        """A rate in [0, 1] over the images whose own caption does not name the target."""
+        """A rate in [0, 1] over the images of which no caption names the target."""
         ranked = predictions.retrieval
         assert ranked is not None
-        found = (ranked.triggered if self.triggered else ranked.clean)[~ranked.names_target]
+        _, once, image = np.unique(ranked.image, return_index=True, return_inverse=True)
+        named = np.bincount(image, ranked.names_target) > 0
+        found = (ranked.triggered if self.triggered else ranked.clean)[once[~named]]
         return rate(int((found < self.k).sum()), len(found))

@@ -5,6 +5,7 @@ Where the dataset has the splits, also one per pair of a retrieval, and the answ
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from bdbench.clip import Clip
 from bdbench.data import DataCache, Images, Labelled, Pairs, Trigger
 from bdbench.group import device_of
 from bdbench.probes import fit
-from bdbench.retrieval import first_places, places, same_text
+from bdbench.retrieval import first_of, first_places, matches, numbered, places
 from bdbench.schema import Hardware
 from bdbench.stages import Context, Inputs
 from bdbench.stages.poison import load_file_of, load_trigger, names_target
@@ -37,12 +38,15 @@ _SCHEMA = pa.schema([
 ])
 _RETRIEVAL = pa.schema([
     ("step", pa.int32()), ("row", pa.int64()), ("names_target", pa.bool_()),
+    ("image", pa.int32()),
     *((name, pa.int32()) for name in ("captions", "images", "clean", "triggered")),
 ])
 _PROBES = pa.schema([
     ("step", pa.int32()), ("row", pa.int64()),
     *((f"{probe}_{view}", pa.int32()) for probe in PROBES for view in ("clean", "triggered")),
 ])
+_HASHED = 1024
+"""Images in memory at a time while they are told apart."""
 Columns = dict[str, Any]
 Seen = Mapping[str, list[Tensor]]
 """Features of the test, clean and triggered, in batches."""
@@ -66,6 +70,13 @@ def _features(
         if trigger is not None:
             pixels = trigger(pixels, images.ids[index])
         yield clip.encode_image(pixels)
+
+
+def image_bytes(images: Images) -> Iterator[bytes]:
+    """What is equal for equal images."""
+    for index in torch.arange(len(images)).split(_HASHED):  # type: ignore[no-untyped-call]
+        for pixels in images.pixels[index].numpy():
+            yield hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
 
 
 def _answers(features: Iterable[Tensor], head: Tensor) -> NDArray[np.int32]:
@@ -100,14 +111,22 @@ class _Model:
                 **dict(zip(TRIGGERED, triggered.T, strict=True)),
             }
 
-    def retrieval(self, pairs: Pairs, targets: Tensor, alike: Tensor) -> Columns:
-        """Places of captions and images among each other; `targets`: bool [m] of the captions."""
+    def retrieval(
+        self, pairs: Pairs, targets: Tensor, images: Tensor, belong: Tensor
+    ) -> Columns:
+        """Places of captions and images among each other.
+
+        `targets`: bool [m], of the captions; `images`: int64 [m], of which image each is;
+        `belong`: as `bdbench.retrieval.matches` has it.
+        """
         tokens = self.clip.tokenize(pairs.captions).split(self.batch)  # type: ignore[no-untyped-call]
         texts = torch.cat([self.clip.encode_text(part.to(self.clip.device)) for part in tokens])
         clean, triggered = (torch.cat(list(self.features(pairs, seen))) for seen in (False, True))
-        own = torch.arange(len(pairs), device=self.clip.device)
+        shown = clean[first_of(images)]
+        backward = belong.flip(1)[belong[:, 1].argsort(stable=True)]
         found = {
-            "captions": places(clean, texts, own, alike), "images": places(texts, clean, own),
+            "captions": places(shown, texts, belong)[images],
+            "images": places(texts, shown, backward), "image": images,
             "clean": first_places(clean, texts, targets),
             "triggered": first_places(triggered, texts, targets),
         }
@@ -152,7 +171,8 @@ def run(spec: Mapping[str, Any], inputs: Inputs, work: Path, context: Context) -
             pairs = data.pairs("retrieval").decoded(aside / "retrieval.pixels")
             label = load_file_of(inputs["poison"]).label
             targets = torch.tensor(names_target(data, label), device=device)
-            alike = same_text(pairs.captions, device)
+            shown = numbered(image_bytes(pairs)).to(device)
+            belong = matches(shown, pairs.captions).to(device)
         if "probe" in sizes:
             answered = opened("probes", _PROBES)
             known = data.labelled("probe").decoded(aside / "probe.pixels")
@@ -169,7 +189,7 @@ def run(spec: Mapping[str, Any], inputs: Inputs, work: Path, context: Context) -
                     _write(predictions, step, images, columns)
                     samples += len(images) * (2 if name == "test" else 1)
                 if "retrieval" in sizes:
-                    _write(ranked, step, pairs, asked.retrieval(pairs, targets, alike))
+                    _write(ranked, step, pairs, asked.retrieval(pairs, targets, shown, belong))
                     samples += 2 * len(pairs)
                 if "probe" in sizes:
                     _write(answered, step, test, asked.probes(seen, known))
