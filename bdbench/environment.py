@@ -1,14 +1,26 @@
-"""What a result was computed with: versions of packages, and the commit of a checkout."""
+"""Where bdbench runs: the cores it may use, the versions of packages, the commit of a checkout."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import subprocess
 from functools import cache
 from pathlib import Path
 
 PACKAGES = ("bdbench", "torch", "torchvision", "open_clip_torch", "numpy", "pyarrow")
 """What the figures depend on."""
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def cores() -> int:
+    """CPU cores that this process may use: its affinity, and the quota of its container."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        quota, period = _QUOTA.read_text().split()
+        return max(1, min(count or 1, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such file, or `max`
+        return count or 1
 
 
 @cache

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bdbench.api import told
+from bdbench.environment import cores
 from bdbench.errors import BdbenchError, CellFailed
 from bdbench.plan import Node, Plan, cells, plan
 from bdbench.registry import Registry
@@ -21,7 +22,6 @@ from bdbench.resolve import UNKNOWN, Overrides, with_checkpoint
 from bdbench.schema import Card
 from bdbench.store import Store
 
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _WARM = 2
 """Workers started ahead, while the first stages run; more follow when there is work for them."""
 
@@ -79,16 +79,6 @@ class _Worker:
         """Kill the process; what it saved is continued by the next run. Returns its exit status."""
         self._process.kill()
         return self._process.wait()
-
-
-def cores() -> int:
-    """CPU cores that this process may use: its affinity, and the quota of its container."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    try:
-        quota, period = _QUOTA.read_text().split()
-        return max(1, min(count or 1, round(int(quota) / int(period))))
-    except (OSError, ValueError):  # no such file, or `max`
-        return count or 1
 
 
 def execute(

@@ -102,10 +102,11 @@ def plan(registry: Registry, wanted: Iterable[Cell], overrides: Overrides | None
     changes = addressed(changes, result.files)
     metrics = [registry.resolve("metric", entry.name)[0] for entry in registry.entries("metric")]
     known: dict[Cell, Resolved] = {}
+    contents: dict[str, str] = {}
     for cell in wanted:
         anywhere = cell.model_copy(update={"seed": 0})
         if anywhere not in known:
-            known[anywhere] = resolve(registry, anywhere, metrics, changes)
+            known[anywhere] = resolve(registry, anywhere, metrics, changes, contents)
         found = known[anywhere]
         result.notes += [note for note in found.notes if note not in result.notes]
         result.cards[cell] = add_cell(result, cell, found, changes.get("recipe"))

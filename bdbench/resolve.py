@@ -10,6 +10,7 @@ from typing import Any
 from bdbench import wordnet
 from bdbench.api import Dataset, Metric, Repair
 from bdbench.errors import BdbenchError
+from bdbench.hashing import digest
 from bdbench.models import architectures, check_resolution, own_config, weights_address
 from bdbench.registry import Registry, near
 from bdbench.schema import Cell, Kind, Recipe, Ref
@@ -79,9 +80,13 @@ class Resolved:
 
 
 def resolve(
-    registry: Registry, cell: Cell, metrics: Sequence[Ref], changes: Overrides
+    registry: Registry, cell: Cell, metrics: Sequence[Ref], changes: Overrides,
+    contents: dict[str, str],
 ) -> Resolved:
-    """Look every name of a cell up; BdbenchError for anything that could not run."""
+    """Look every name of a cell up; BdbenchError for anything that could not run.
+
+    `contents` takes the digest of the files of a dataset, by its parameters: other cells have it.
+    """
     recipe = registry.recipe(cell.recipe, changes.get("recipe"))
 
     def find(kind: Kind, name: str) -> tuple[Ref, dict[str, tuple[float, ...]]]:
@@ -117,7 +122,10 @@ def resolve(
             near(recipe.model.name, architectures()),
         )
     if dataset_ref.params.get("digest") == "":
-        params = dataset_ref.params | {"digest": dataset.fingerprint()}
+        which = digest([dataset_ref.identity(), local])
+        if which not in contents:
+            contents[which] = dataset.fingerprint()
+        params = dataset_ref.params | {"digest": contents[which]}
         dataset_ref = dataset_ref.model_copy(update={"params": params})
     check_resolution(recipe.model.name, recipe.resolution)
     if recipe.checkpoint is not None and recipe.model.init is not None:

@@ -103,7 +103,7 @@ class Hardware(Strict):
 
     device: Literal["cpu", "cuda"] = "cpu"
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    """`tf32`: of matrix products on a GPU; `bf16`: of the forward pass, the loss in fp32."""
+    """`tf32`: of matrix products on a GPU; `bf16`: of the forward pass, and tf32 of the loss."""
     compile: bool = False
     """Whether training goes through `torch.compile`."""
     processes: int = Field(1, ge=1, le=1024)

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bdbench.api import Faults, add_fault, readable
+from bdbench.environment import cores
 from bdbench.sources.decode import decode, encode_jpeg
 from bdbench.sources.sample import Fault, Part, Unusable
 
@@ -92,8 +93,7 @@ def collect(
         (part, side, jpeg, piece)
         for part, piece in zip(parts, pieces, strict=True) if not piece.index.exists()
     ]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    workers, done = min(len(jobs), cores or 1), 0
+    workers, done = min(len(jobs), cores()), 0
     if workers < 2:
         for job in jobs:
             done += _decode(*job)

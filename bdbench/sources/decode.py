@@ -79,7 +79,9 @@ def encode_jpeg(pixels: NDArray[np.uint8]) -> bytes:
     from PIL import Image
 
     out = io.BytesIO()
-    Image.fromarray(pixels.transpose(1, 2, 0)).save(out, "JPEG", quality=JPEG_QUALITY)
+    # Colours at their full resolution: large images were shrunk, and have it.
+    image = Image.fromarray(pixels.transpose(1, 2, 0))
+    image.save(out, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return out.getvalue()
 
 

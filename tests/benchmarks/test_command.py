@@ -14,7 +14,7 @@ import torch
 from bdbench.api import FineTuning, Objective
 from bdbench.clip import Clip
 from bdbench.data import DataCache
-from bdbench.execute import cores
+from bdbench.environment import cores
 from bdbench.plan import cells, plan
 from bdbench.registry import Registry
 from bdbench.schema import Training

@@ -15,6 +15,7 @@ from bdbench.data import DataCache, write
 from bdbench.data.pixels import JpegPixels
 from bdbench.datasets.captioned import Captioned
 from bdbench.errors import BdbenchError
+from bdbench.plan import cells, plan
 from bdbench.registry import Registry
 from bdbench.sources import Source, named
 from bdbench.sources.decode import decode
@@ -215,6 +216,16 @@ def test_setting_one_field_of_a_source_leaves_the_others():
     assert ref.params["validation"]["start"] == -160_000
     assert ref.params["validation"]["stop"] == -110_000
     assert ref.params["budget"]["start"] == -110_000
+
+
+def test_files_are_looked_at_once_for_all_cells_of_a_plan(folder, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Captioned, "fingerprint", lambda self: seen.append(self) or "0" * 64)
+    registry = Registry()
+    wanted = cells(registry, recipe="coco_mini", attacks=["badnet", "none"],
+                   objectives=["mmcl", "mmcl_ssl"], defenses=["none", "finetune"], seeds=[0, 1])
+    plan(registry, wanted, {"dataset": {"digest": "", "path": str(folder)}})
+    assert len(seen) == 1
 
 
 def test_an_empty_table_drops_the_further_sets():
