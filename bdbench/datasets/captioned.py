@@ -37,6 +37,7 @@ from bdbench.sources import (
     collect,
     fingerprint,
     folder_labels,
+    images_in,
     named,
     overlap,
     prompt_templates,
@@ -154,7 +155,7 @@ class Captioned(Dataset):
         ordered = [self.test, *self._sources().values()]
         files = {source.address(): source for source in ordered}
         parts = {at: source.parts(self._root) for at, source in files.items()}
-        total = sum(part.count() for every in parts.values() for part in every)
+        total = images_in([part for every in parts.values() for part in every])
         jpeg = total * 3 * resolution**2 > self.raw_limit * 1e9
         done = 0
         for at, every in parts.items():
@@ -164,7 +165,7 @@ class Captioned(Dataset):
                 partial(_later, report, before, total),
             )
             done += len(read)
-            report(done, total)
+            report(done, max(done, total))
             self._read[at] = read
             self._count(read.faults())
             if at == self.test.address():

@@ -4,8 +4,9 @@ from bdbench.sources.collect import Collected, collect
 from bdbench.sources.names import all_named, class_names, folder_labels, named, prompt_templates
 from bdbench.sources.sample import Fault, Part, Sample
 from bdbench.sources.source import Source, fingerprint, overlap
+from bdbench.sources.tar import images_in
 
 __all__ = [
     "Collected", "Fault", "Part", "Sample", "Source", "all_named", "class_names", "collect",
-    "fingerprint", "folder_labels", "named", "overlap", "prompt_templates",
+    "fingerprint", "folder_labels", "images_in", "named", "overlap", "prompt_templates",
 ]

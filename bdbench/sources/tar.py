@@ -6,15 +6,23 @@ import gzip
 import lzma
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Self
+from typing import Literal, Self
 
 import fsspec
 
-from bdbench.sources.sample import LARGEST_FILE, Fault, Sample, Unusable, caption_of, label_of
+from bdbench.sources.sample import (
+    LARGEST_FILE,
+    Fault,
+    Part,
+    Sample,
+    Unusable,
+    caption_of,
+    label_of,
+)
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm")
 _LARGEST_TEXT = 2**20
@@ -44,11 +52,21 @@ class TarPart:
     name: str
     """For messages."""
 
+    @property
+    def streamed(self) -> bool:
+        """Whether all of it must be read to count its members."""
+        return "://" in self.url or not self.name.endswith(".tar")
+
+    def size(self) -> int:
+        """Bytes of the file."""
+        system, path = fsspec.core.url_to_fs(self.url)
+        return int(system.size(path))
+
     def count(self) -> int:
         """Images among the members, up to where the file is cut off, if it is."""
         found = 0
         try:
-            with self._members() as members:
+            with self._members("r|*" if self.streamed else "r:") as members:
                 for member in members:
                     found += member.isreg() and _split(member.name)[1] in IMAGES
         except _CUT:
@@ -122,12 +140,23 @@ class TarPart:
             yield Fault(str(error), where)
 
     @contextmanager
-    def _members(self) -> Iterator[tarfile.TarFile]:
+    def _members(self, mode: Literal["r|*", "r:"] = "r|*") -> Iterator[tarfile.TarFile]:
         with (
             fsspec.open(self.url, "rb") as file,
-            tarfile.open(fileobj=file, mode="r|*", tarinfo=_Header) as members,
+            tarfile.open(fileobj=file, mode=mode, tarinfo=_Header) as members,
         ):
             yield members
+
+
+def images_in(parts: Sequence[Part]) -> int:
+    """How many images there are, about: of the shards that must be read for it, one is counted."""
+    streamed = [part for part in parts if isinstance(part, TarPart) and part.streamed]
+    found = sum(part.count() for part in parts if part not in streamed)
+    if streamed:
+        sizes = [part.size() for part in streamed]
+        largest = sizes.index(max(sizes))
+        found += round(streamed[largest].count() * sum(sizes) / max(1, sizes[largest]))
+    return found
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -5,7 +5,7 @@ import tarfile
 
 import pytest
 
-from bdbench.sources import Fault, Sample
+from bdbench.sources import Fault, Sample, images_in
 from bdbench.sources.sample import caption_of
 from bdbench.sources.tar import TarPart
 from tests.sources.conftest import image_file, write_tar
@@ -122,3 +122,28 @@ def test_large_files_beside_a_sample_are_not_its_caption(tmp_path):
     samples, faults = read(path)
     assert [one.caption for one in samples] == ["a dog"]
     assert not faults
+
+
+def test_counting_reads_one_of_the_shards_that_are_packed(tmp_path, monkeypatch):
+    """Shards alike: the count of all follows from their sizes."""
+    parts, before = [], TarPart.count
+    for shard in range(4):
+        members = [(f"{i}.png", image_file(10 * shard + i)) for i in range(10)]
+        path = write_tar(tmp_path / f"{shard}.tar.gz", members, "w:gz")
+        parts.append(TarPart(str(path), path.name))
+    plain = write_tar(tmp_path / "plain.tar", [(f"{i}.png", image_file(i)) for i in range(7)])
+    parts.append(TarPart(str(plain), plain.name))
+    counted = []
+    monkeypatch.setattr(TarPart, "count", lambda self: counted.append(self.name) or before(self))
+    assert images_in(parts) == pytest.approx(47, abs=2)
+    assert len(counted) == 2
+    assert images_in([]) == 0
+
+
+def test_a_plain_shard_is_counted_by_its_headers(tmp_path):
+    path = write_tar(tmp_path / "a.tar", [("1.png", image_file(1)), ("2.png", image_file(2))])
+    with tarfile.open(path) as tar:
+        at, size = tar.getmember("1.png").offset_data, tar.getmember("1.png").size
+    data = path.read_bytes()
+    path.write_bytes(data[:at] + bytes(size) + data[at + size :])
+    assert TarPart(str(path), path.name).count() == 2
