@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bdbench.api import told
+from bdbench.admit import admit
 from bdbench.environment import cores
 from bdbench.errors import BdbenchError, CellFailed
 from bdbench.plan import Node, Plan, cells, plan
@@ -96,8 +96,9 @@ def execute(
             waiting[key] = node
         else:
             listen(NodeEvent("reused", node))
-            _look_at_data(store, todo, node, strict, listen)
     _tell_notes(store, todo, listen)
+    if not _data(waiting.values()):
+        _admit(store, todo, strict, listen)
     if not waiting:
         return
     gpus = _gpus(waiting.values())
@@ -135,6 +136,7 @@ def _work(
     models = sum(node.stage in ("pretrain", "defend", "evaluate") for node in waiting.values())
     workers = [_Worker(events, warm=models > 0) for _ in range(max(1, min(total, models, _WARM)))]
     idle, missing = list(workers), set(waiting)
+    data = _data(waiting.values())
     try:
         while missing:
             for key, node in list(waiting.items()):
@@ -142,6 +144,8 @@ def _work(
                 if threads > free or node.gpus > len(gpus):
                     continue
                 if not missing.isdisjoint(node.inputs.values()):
+                    continue
+                if data and node.stage not in ("data", "checkpoint"):
                     continue
                 if not idle:
                     workers.append(_Worker(events, warm=False))
@@ -173,8 +177,11 @@ def _work(
             for note in event["notes"]:
                 listen(NodeEvent("note", node, {"text": note}))
             listen(NodeEvent("reused" if event["reused"] else "done", node))
-            _look_at_data(store, todo, node, strict, listen)
             missing.discard(node.key)
+            if node.key in data:
+                data.discard(node.key)
+                if not data:
+                    _admit(store, todo, strict, listen)
             free += min(node.threads, total)
             gpus += worker.gpus
             worker.node = None
@@ -184,38 +191,14 @@ def _work(
             worker.stop()
 
 
-def _look_at_data(
-    store: Store, todo: Plan, node: Node, strict: bool, listen: Listener
-) -> None:
-    """Before anything is trained: which samples could not be used, and whether enough are left."""
-    if node.stage != "data":
-        return
-    about = json.loads(store.open("data", node.key).file("data.json").read_bytes())
-    have = about["sizes"]["budget"]
-    wanted = max((
-        other.spec["budget"] for other in todo.nodes.values()
-        if other.stage == "defend" and other.inputs["data"] == node.key
-    ), default=0)
-    if wanted > have:
-        raise BdbenchError(
-            f"the dataset `{node.label}` has `{have}` clean pairs for the defenses, and the recipe"
-            f" asks for `{wanted}`", f"`bdbench run --set recipe.budget.pairs={have}`",
-        )
-    found = {
-        kind: (fault["count"], fault["examples"])
-        for kind, fault in about.get("left_out", {}).items()
-    }
-    if not found:
-        return
-    if strict:
-        raise BdbenchError(
-            "\n".join([
-                f"the dataset `{node.label}` has samples that cannot be used:", *told(found)
-            ]),
-            "mend them, or run without `--strict`: they are left out and counted on the card",
-        )
-    for line in told(found):
-        listen(NodeEvent("note", node, {"text": f"{node.label}: left out {line}"}))
+def _data(nodes: Iterable[Node]) -> set[str]:
+    """The keys of the data, for all of which everything else waits: it may not be admitted."""
+    return {node.key for node in nodes if node.stage == "data"}
+
+
+def _admit(store: Store, todo: Plan, strict: bool, listen: Listener) -> None:
+    for node, text in admit(store, todo, strict):
+        listen(NodeEvent("note", node, {"text": text}))
 
 
 def _tell_notes(store: Store, todo: Plan, listen: Listener) -> None:

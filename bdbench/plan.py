@@ -12,7 +12,7 @@ from bdbench.hashing import derive_seed, key_of
 from bdbench.models import own_config
 from bdbench.registry import ALL, Registry, near
 from bdbench.resolve import OVERRIDABLE, Overrides, Resolved, addressed, resolve
-from bdbench.schema import Cell, Hardware, Kind
+from bdbench.schema import Cell, Hardware, Kind, Ref
 
 StageName = Literal["checkpoint", "data", "poison", "pretrain", "defend", "evaluate", "card"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
@@ -138,10 +138,15 @@ def add_cell(
             "model": model, "source": source, "resolution": recipe.resolution,
         }, {}))
 
-    data = result.add(Node("data", recipe.dataset, {
-        "dataset": found.dataset.identity(), "resolution": recipe.resolution,
-        "seed": seeds["data"],
-    }, {}, local=dict(found.local)))
+    def stored(label: str, ref: Ref) -> str:
+        return result.add(Node("data", label, {
+            "dataset": ref.identity(), "resolution": recipe.resolution, "seed": seeds["data"],
+        }, {}, local=dict(found.local)))
+
+    data = stored(recipe.dataset, found.data)
+    tests = {} if found.tests is None else {
+        "tests": stored(f"{recipe.dataset} / tests", found.tests)
+    }
     poison = result.add(Node("poison", cell.attack, {
         "attack": attack.identity(), "target": recipe.target, "seed": seeds["poison"],
         **({"trigger_only": True} if recipe.checkpoint else {}),
@@ -161,10 +166,10 @@ def add_cell(
         return result.add(Node(
             "evaluate", label,
             {"batch": recipe.eval_batch, "threads": threads.defend, **on(alone)},
-            {"data": data, "poison": poison, "model": model}, threads.defend, gpu * 1,
+            {"data": data, **tests, "poison": poison, "model": model}, threads.defend, gpu * 1,
         ))
 
-    inputs = {"data": data, "poison": poison, **init, "pretrain": pretrain,
+    inputs = {"data": data, **tests, "poison": poison, **init, "pretrain": pretrain,
               "start": evaluation(f"{where} / start", pretrain)}
     runs = found.runs()
     for i, swept in enumerate(runs):

@@ -12,7 +12,7 @@ from bdbench.api import Dataset, Metric, Repair
 from bdbench.errors import BdbenchError
 from bdbench.hashing import digest
 from bdbench.models import architectures, check_resolution, own_config, weights_address
-from bdbench.registry import Registry, near
+from bdbench.registry import Registry, keyed, near
 from bdbench.schema import Cell, Kind, Recipe, Ref
 
 Overrides = Mapping[str, Mapping[str, Any]]
@@ -63,6 +63,11 @@ class Resolved:
     objective: Ref
     defense: Ref
     dataset: Ref
+    """As it is on the card."""
+    data: Ref
+    """The dataset, or what is trained on of it."""
+    tests: Ref | None
+    """What only tests, where it is stored apart."""
     metrics: Sequence[Ref]
     sweep: Mapping[str, Sequence[float]]
     """Of the defense: for each swept field its values, from the gentlest to the most aggressive."""
@@ -121,12 +126,25 @@ def resolve(
             f"`recipe.model.name` = `{recipe.model.name}` is no model of open_clip",
             near(recipe.model.name, architectures()),
         )
-    if dataset_ref.params.get("digest") == "":
-        which = digest([dataset_ref.identity(), local])
-        if which not in contents:
-            contents[which] = dataset.fingerprint()
-        params = dataset_ref.params | {"digest": contents[which]}
-        dataset_ref = dataset_ref.model_copy(update={"params": params})
+
+    def of(part: Dataset) -> Ref:
+        """The part with the digest of its files, where the dataset has one and it is not given."""
+        params = keyed(part)
+        if params.get("digest") == "":
+            which = digest([params, local])
+            if which not in contents:
+                contents[which] = part.fingerprint()
+            params["digest"] = contents[which]
+        return dataset_ref.model_copy(update={"params": params})
+
+    halves = [of(half) for half in dataset.halves() or (dataset,)]
+    if len(halves) > 1:
+        both = digest([half.params["digest"] for half in halves])
+        dataset_ref = dataset_ref.model_copy(
+            update={"params": dataset_ref.params | {"digest": both}}
+        )
+    else:
+        dataset_ref = halves[0]
     check_resolution(recipe.model.name, recipe.resolution)
     if recipe.checkpoint is not None and recipe.model.init is not None:
         raise BdbenchError(
@@ -156,6 +174,7 @@ def resolve(
         )
     return Resolved(
         recipe=recipe, attack=attack, objective=objective, defense=defense, dataset=dataset_ref,
+        data=halves[0], tests=halves[1] if len(halves) > 1 else None,
         metrics=[ref for ref in metrics if _needs(registry, ref) in (None, *dataset.extras())],
         sweep=sweep, seeded=dataset.seeded, local=local, notes=notes,
     )

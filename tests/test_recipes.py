@@ -97,8 +97,8 @@ def test_without_ssl_the_batch_of_a_defense_is_128(recipe: str, data: Path) -> N
 
 @pytest.mark.parametrize("recipe", LARGE)
 def test_the_splits_are_disjoint(recipe: str, data: Path) -> None:
-    (spec,) = specs(planned(recipe, data, "mmcl", "none"), "data")
-    params = spec["dataset"]["params"]
+    pairs, tests = specs(planned(recipe, data, "mmcl", "none"), "data")
+    params = pairs["dataset"]["params"]
     usable = 6_200_000
     rows = {
         split: range(usable)[params[split]["start"] : params[split]["stop"]]
@@ -110,11 +110,12 @@ def test_the_splits_are_disjoint(recipe: str, data: Path) -> None:
     assert train.stop <= validation.start
     assert validation.stop <= budget.start or budget.stop <= validation.start
     assert train.stop <= budget.start
-    assert params["names"] == "imagenet1k"
-    assert params["per_class"] == 50
+    assert {spec["dataset"]["params"]["names"] for spec in (pairs, tests)} == {"imagenet1k"}
+    assert tests["dataset"]["params"]["per_class"] == 50
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "imagenet" / "val").mkdir(parents=True)
     with pytest.raises(BdbenchError, match="nothing matches") as error:
         planned("cc3m_rn50", tmp_path, "mmcl", "none")
     assert "cc3m/*.tar" in error.value.message

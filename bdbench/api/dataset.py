@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from bdbench.api.component import Component
 from bdbench.schema import Kind
@@ -95,6 +95,17 @@ class Dataset(Component):
     def tests(self) -> dict[str, LabelledSet]:
         """Labelled sets besides the test, by name: accuracy on them is reported, and ranks none."""
         return {}
+
+    def splits(self) -> Sequence[Split]:
+        """Those that it has: all of `SPLITS`, or what one of `halves()` has of them."""
+        return SPLITS
+
+    def halves(self) -> tuple[Self, Self] | None:
+        """What is trained on, with the validation, and what only tests: for data worth keeping.
+
+        They are stored apart, so that another test needs no other training. None: all in one.
+        """
+        return None
 
     def extras(self) -> Sequence[Extra]:
         """Which further splits there are, for metrics that need them.

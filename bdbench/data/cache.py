@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import torch
 from pydantic import ValidationError
 
-from bdbench.api import SPLITS, Dataset, Extra, Rows, Split
+from bdbench.api import Dataset, Extra, Rows, Split
 from bdbench.data.captions import Captions
 from bdbench.data.pairs import Images, Labelled, Pairs
 from bdbench.data.pixels import JpegPixels, Pixels
@@ -70,7 +70,7 @@ def write(
     """
     dataset.prepare(resolution, folder / RESUME / "parts", report)
     tests, sizes, jpeg, lengths = dataset.tests(), dict[str, int](), False, array("q")
-    classes: dict[str, list[str]] = {split: dataset.classes() for split in SPLITS}
+    classes: dict[str, list[str]] = {split: dataset.classes() for split in dataset.splits()}
     classes |= {name: one.classes for name, one in tests.items()}
     classes |= {extra: dataset.classes() for extra in dataset.extras()}
     with (

@@ -6,9 +6,8 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +23,7 @@ from bdbench.api import (
     Faults,
     LabelledSet,
     Rows,
+    Split,
     add_fault,
     told,
 )
@@ -31,8 +31,10 @@ from bdbench.errors import BdbenchError
 from bdbench.hashing import digest
 from bdbench.schema import Strict
 from bdbench.sources import (
+    MANY,
     Collected,
     Source,
+    balanced,
     class_names,
     collect,
     fingerprint,
@@ -130,6 +132,21 @@ class Captioned(Dataset):
             for name, one in self.further.items()
         }
 
+    def splits(self) -> Sequence[Split]:
+        """Those that have a source."""
+        return [split for split in SPLITS if getattr(self, split).files]
+
+    def halves(self) -> tuple[Self, Self] | None:
+        """By what each is for; files of a known digest are published together, and stay so."""
+        if self.digest:
+            return None
+        for name in ("test", *self.extras(), *self.further):
+            self._hold_out(name, MANY)
+        none = Source(files="")
+        tests = {"test": none, "per_class": 0, "further": {}, "retrieval": None, "probe": None}
+        pairs = dict.fromkeys(("train", "budget", "validation"), none)
+        return self.model_copy(update=tests), self.model_copy(update=pairs)
+
     def extras(self) -> Sequence[Extra]:
         """Those that have a source."""
         return [extra for extra in EXTRAS if getattr(self, extra) is not None]
@@ -151,26 +168,24 @@ class Captioned(Dataset):
         self._chosen.clear()
         self._labels = {split: self._numbered(split) for split in self._sources()}
         self._side = resolution
-        # The test first: a partial copy of it should not be noticed after hours.
-        ordered = [self.test, *self._sources().values()]
-        files = {source.address(): source for source in ordered}
+        files = {source.address(): source for source in self._sources().values()}
         parts = {at: source.parts(self._root) for at, source in files.items()}
         total = images_in([part for every in parts.values() for part in every])
         jpeg = total * 3 * resolution**2 > self.raw_limit * 1e9
         done = 0
         for at, every in parts.items():
-            before = done
-            read = collect(
-                every, resolution, jpeg, work / digest(at)[:8],
-                partial(_later, report, before, total),
-            )
+            def later(more: int, before: int = done) -> None:
+                report(before + more, total)
+
+            read = collect(every, resolution, jpeg, work / digest(at)[:8], later)
             done += len(read)
             report(done, max(done, total))
             self._read[at] = read
             self._count(read.faults())
-            if at == self.test.address():
-                self._choose("test")
-        self._apart()
+        if "train" in self.splits():
+            count = len(self._read[self.train.address()])
+            for split in self._sources().keys() - {"train"}:
+                self._hold_out(split, count)
 
     def rows(self, split: str, resolution: int, seed: int) -> Iterator[Rows]:
         """Chunks of at most 1,024, or 8,192 as JPEG files, in the order of the files."""
@@ -189,7 +204,7 @@ class Captioned(Dataset):
 
     def _sources(self) -> dict[str, Source]:
         own: dict[str, Source] = {
-            split: getattr(self, split) for split in (*SPLITS, *self.extras())
+            split: getattr(self, split) for split in (*self.splits(), *self.extras())
         }
         return own | {name: one.source for name, one in self.further.items()}
 
@@ -197,17 +212,15 @@ class Captioned(Dataset):
         for kind, (count, examples) in faults.items():
             add_fault(self._left_out, kind, examples, count)
 
-    def _apart(self) -> None:
+    def _hold_out(self, split: str, count: int) -> None:
         """BdbenchError where a defense would be given, or a test made on, pairs trained on."""
-        sources, count = self._sources(), len(self._read[self.train.address()])
-        for split in sources.keys() - {"train"}:
-            if overlap(sources[split], self.train, self._root, count):
-                raise BdbenchError(
-                    f"`dataset.{split}` and `dataset.train` share samples of"
-                    f" `{sources[split].files}`",
-                    "take other files, or the same ones with `start` and `stop` for both, as in"
-                    f" `--set dataset.train.stop=-1000 --set dataset.{split}.start=-1000`",
-                )
+        one = self._sources()[split]
+        if overlap(one, self.train, self._root, count):
+            raise BdbenchError(
+                f"`dataset.{split}` and `dataset.train` share samples of `{one.files}`",
+                "take other files, or the same ones with `start` and `stop` for both, as in"
+                f" `--set dataset.train.stop=-1000 --set dataset.{split}.start=-1000`",
+            )
 
     def _names(self, split: str) -> list[str]:
         return self.tests()[split].classes if split in self.further else self.classes()
@@ -241,7 +254,7 @@ class Captioned(Dataset):
                 "check the columns, the labels, and `start` and `stop`",
             )
         if split == "test" and self.per_class:
-            self._balanced(labels, names)
+            balanced(labels, names, self.per_class)
         self._chosen[split] = chosen
         return chosen
 
@@ -284,17 +297,3 @@ class Captioned(Dataset):
         if len(rows):
             examples = table["key"].take(rows[:EXAMPLES]).to_pylist()
             add_fault(self._left_out, kind, examples, len(rows))
-
-    def _balanced(self, labels: NDArray[np.int64], names: Sequence[str]) -> None:
-        counts = np.bincount(labels, minlength=len(names))
-        wrong = np.flatnonzero(counts != self.per_class)
-        if len(wrong):
-            raise BdbenchError(
-                f"the test has `{counts[wrong[0]]}` images of class `{wrong[0]}`"
-                f" (`{names[wrong[0]]}`), not `{self.per_class}`; {len(wrong)} classes are wrong",
-                "a wrong class order or a partial copy; `--set dataset.per_class=0` takes any set",
-            )
-
-
-def _later(report: Callable[[int, int], None], before: int, total: int, more: int) -> None:
-    report(before + more, total)

@@ -196,7 +196,7 @@ class Registry:
         sweep.update(swept)
         changed = merge(recipe.params, given)
         component = self._validated(cls, kind, name, merge(own, changed))
-        params = component.model_dump(mode="json", exclude=_unsaid(component))
+        params = keyed(component)
         ref = Ref(
             kind=kind, name=name, use=entry.use, params=params, source=entry.source,
             version=entry.version if entry.params is not None else tag.version,
@@ -268,14 +268,14 @@ class Registry:
             ) from error
 
 
-def _unsaid(component: Component) -> set[str]:
-    """Fields that are in no key: the local ones, and those that are None unless set.
+def keyed(component: Component) -> dict[str, Any]:
+    """The parameters that keys hold: all but the local ones, and those that are None unless set.
 
     So a later version can add a field to a component without making new results of the old ones.
     """
     fields = type(component).model_fields
     unset = {name for name, value in component if value is None and fields[name].default is None}
-    return unset | set(getattr(component, "local", ()))
+    return component.model_dump(mode="json", exclude=unset | set(getattr(component, "local", ())))
 
 
 def _whole(value: float) -> float:

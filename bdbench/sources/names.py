@@ -9,6 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bdbench.errors import BdbenchError
 from bdbench.hashing import digest
 from bdbench.registry import near, share_dir
@@ -118,6 +121,18 @@ def folder_labels(folders: Sequence[str], names: Sequence[str], known: str) -> l
     if known in _SYNSETS and digest(list(folders)) != _SYNSETS[known]:
         raise BdbenchError(f"the class folders are not the synsets of `{known}`", hint)
     return list(range(len(folders)))
+
+
+def balanced(labels: NDArray[np.int64], names: Sequence[str], per_class: int) -> None:
+    """BdbenchError unless a test, int64 [n], has so many images of every class."""
+    counts = np.bincount(labels, minlength=len(names))
+    wrong = np.flatnonzero(counts != per_class)
+    if len(wrong):
+        raise BdbenchError(
+            f"the test has `{counts[wrong[0]]}` images of class `{wrong[0]}`"
+            f" (`{names[wrong[0]]}`), not `{per_class}`; {len(wrong)} classes are wrong",
+            "a wrong class order or a partial copy; `--set dataset.per_class=0` takes any set",
+        )
 
 
 def _plain(name: str) -> str:

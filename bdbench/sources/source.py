@@ -178,8 +178,12 @@ def _local(url: str) -> Path:
     return Path(url)
 
 
+MANY = 10**12
+"""More samples than any source has."""
+
+
 def overlap(one: Source, other: Source, root: str, count: int) -> bool:
-    """Whether two sources share samples; `count`: the samples of `other`, unwindowed.
+    """Whether two sources share samples; `count`: the samples of `other`, unwindowed, or `MANY`.
 
     Sources that share a file and do not read the same of it are taken to overlap.
     """

@@ -149,17 +149,20 @@ def run(spec: Mapping[str, Any], inputs: Inputs, work: Path, context: Context) -
     torch.set_num_threads(spec["threads"])
     device = device_of(Hardware(**spec.get("hardware", {})), context.gpus)
     data = DataCache(inputs["data"].path, device)
+    tests = DataCache(inputs["tests"].path, device) if "tests" in inputs else data
     trigger = load_trigger(inputs["poison"], context.registry)
     folder = inputs["model"].path
     snapshots = sorted(folder.glob("step-*.safetensors")) or [folder / "model.safetensors"]
     clip = Clip.load(folder, snapshots[0].name).to(device)
     aside = work / RESUME
     sets = {
-        name: data.labelled(name).decoded(aside / f"{name}.pixels")
-        for name in ("test", "validation", *data.file.tests)
+        name: (data if name == "validation" else tests).labelled(name).decoded(
+            aside / f"{name}.pixels"
+        )
+        for name in ("test", "validation", *tests.file.tests)
     }
     asked, samples = _Model(clip, sets, trigger, spec["batch"]), 0
-    sizes, test = data.file.sizes, sets["test"]
+    sizes, test = tests.file.sizes, sets["test"]
     with ExitStack() as files:
         def opened(name: str, schema: pa.Schema) -> pq.ParquetWriter:
             writer = pq.ParquetWriter(work / f"{name}.parquet", schema, compression="zstd")
@@ -168,14 +171,14 @@ def run(spec: Mapping[str, Any], inputs: Inputs, work: Path, context: Context) -
         predictions = opened("predictions", _SCHEMA)
         if "retrieval" in sizes:
             ranked = opened("retrieval", _RETRIEVAL)
-            pairs = data.pairs("retrieval").decoded(aside / "retrieval.pixels")
+            pairs = tests.pairs("retrieval").decoded(aside / "retrieval.pixels")
             label = load_file_of(inputs["poison"]).label
-            targets = torch.tensor(names_target(data, label), device=device)
+            targets = torch.tensor(names_target(tests, label), device=device)
             shown = numbered(image_bytes(pairs)).to(device)
             belong = matches(shown, pairs.captions).to(device)
         if "probe" in sizes:
             answered = opened("probes", _PROBES)
-            known = data.labelled("probe").decoded(aside / "probe.pixels")
+            known = tests.labelled("probe").decoded(aside / "probe.pixels")
         for path in snapshots:
             clip.load_weights(path)
             step = int(path.stem.partition("-")[2] or 0)

@@ -45,7 +45,6 @@ def run(spec: Mapping[str, Any], inputs: Inputs, work: Path, context: Context) -
     pairs, seed = data.pairs("train"), spec["seed"]
     label = data.file.classes.index(spec["target"])
     target = Target(spec["target"], label, data.file.templates)
-    _check_retrieval(data, target)
     state = attack.prepare(pairs, target, _rng(seed, "prepare"))
     _try_trigger(attack, state, pairs, seed)
     rate = 0.0 if spec.get("trigger_only") else attack.rate
@@ -80,15 +79,6 @@ def run(spec: Mapping[str, Any], inputs: Inputs, work: Path, context: Context) -
     )
     (work / "poison.json").write_text(file.model_dump_json(), encoding="utf-8")
     return 0
-
-
-def _check_retrieval(data: DataCache, target: Target) -> None:
-    """Before anything is trained: what is to be found must be there."""
-    if "retrieval" in data.file.sizes and not any(names_target(data, target.label)):
-        raise BdbenchError(
-            f"no caption of the split `retrieval` names the target `{target.name}`",
-            "take other pairs for it: `--set 'dataset.retrieval.files=\"FILE\"'`",
-        )
 
 
 def names_target(data: DataCache, label: int) -> list[bool]:

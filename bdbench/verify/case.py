@@ -174,9 +174,9 @@ class Case:
         dataset, _ = self.shipped("dataset", self.recipe.dataset)
         cell, result = card.cell, Plan()
         found = Resolved(
-            recipe=self.recipe, dataset=dataset, metrics=card.metrics, sweep=self.sweep(card),
-            attack=find("attack", cell.attack), objective=find("objective", cell.objective),
-            defense=find("defense", cell.defense),
+            recipe=self.recipe, dataset=dataset, data=dataset, tests=None, metrics=card.metrics,
+            sweep=self.sweep(card), attack=find("attack", cell.attack),
+            objective=find("objective", cell.objective), defense=find("defense", cell.defense),
             seeded=cast(Dataset, self.registry.build("dataset", dataset.identity())).seeded,
         )
         key = add_cell(result, cell, found)

@@ -224,8 +224,36 @@ def test_files_are_looked_at_once_for_all_cells_of_a_plan(folder, monkeypatch):
     registry = Registry()
     wanted = cells(registry, recipe="coco_mini", attacks=["badnet", "none"],
                    objectives=["mmcl", "mmcl_ssl"], defenses=["none", "finetune"], seeds=[0, 1])
+    monkeypatch.setattr(Captioned, "_hold_out", lambda self, split, count: None)
     plan(registry, wanted, {"dataset": {"digest": "", "path": str(folder)}})
-    assert len(seen) == 1
+    assert len(seen) == 2
+
+
+def test_what_only_tests_is_stored_apart_unless_the_digest_is_known(folder):
+    def keys(**changed):
+        wanted = cells(registry, recipe="coco_mini", attacks=["badnet"], objectives=["mmcl"],
+                       defenses=["none"], seeds=[0])
+        changed = {"path": str(folder), **changed}
+        changes = {"dataset": changed, "recipe": {"target": "dog"} if len(changed) > 1 else {}}
+        nodes = plan(registry, wanted, changes).nodes.values()
+        found = {}
+        for node in nodes:
+            found.setdefault(node.stage, set()).add(node.key)
+        return found
+
+    registry = Registry()
+    files = "pairs-{0..1}.tar"
+    own = {"digest": "", "names": "names.txt", "further": {}, "train": {"files": files, "stop": -6},
+           "budget": {"files": files, "start": -6}, "validation": {"files": files, "start": -6},
+           "test": {"files": "test.tar", "by_name": False}}
+    before = keys(**own)
+    after = keys(**own, retrieval={"files": files, "start": -6})
+    assert len(before["data"]) == 2
+    assert len(before["data"] & after["data"]) == 1
+    assert before["poison"] == after["poison"]
+    assert before["pretrain"] == after["pretrain"]
+    assert before["evaluate"].isdisjoint(after["evaluate"])
+    assert len(keys()["data"]) == 1
 
 
 def test_an_empty_table_drops_the_further_sets():
