@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from bdbench.api import told
 from bdbench.errors import BdbenchError
 from bdbench.plan import Node, Plan
-from bdbench.sources import all_named
 from bdbench.store import Artifact, Store
 
 
@@ -58,6 +57,8 @@ def _look_at_budget(node: Node, have: int, todo: Plan) -> None:
 
 def _look_for_targets(artifact: Artifact, classes: Sequence[str], todo: Plan) -> None:
     import pyarrow.parquet as pq
+
+    from bdbench.sources import all_named
 
     index = pq.read_table(
         artifact.file("index.parquet"), columns=["caption"], filters=[("split", "=", "retrieval")]
