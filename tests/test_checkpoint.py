@@ -137,7 +137,7 @@ def test_at_its_own_size_nothing_is_resampled(small: Any, tmp_path: Path) -> Non
     assert all(torch.equal(state[name], value) for name, value in small.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["RN50", "ViT-B-32"])
+@pytest.mark.parametrize("name", ["RN50", pytest.param("ViT-B-32", marks=pytest.mark.heavy)])
 def test_the_layout_of_openai(name: str, tmp_path: Path) -> None:
     """What open_clip builds from an OpenAI state dict, with its activation, is what we import."""
     state = wrote(f"{name}-quickgelu").state_dict()

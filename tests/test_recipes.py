@@ -15,7 +15,6 @@ from PIL import Image
 from bdbench.clip import Clip
 from bdbench.data import Pairs
 from bdbench.errors import BdbenchError
-from bdbench.objectives.mmcl import Mmcl
 from bdbench.objectives.mmcl_ssl import MmclSsl
 from bdbench.plan import Plan, cells, plan
 from bdbench.registry import Registry
@@ -142,17 +141,14 @@ def test_what_is_set_holds_for_every_objective() -> None:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize(("name", "objective"), [
-    ("RN50", MmclSsl()), ("ViT-B-32", Mmcl()), ("ViT-B-16", Mmcl()),
-])
-def test_a_step_at_the_real_size(name: str, objective: Any, tmp_path: Path) -> None:
+def test_a_step_with_two_views_at_the_real_size(tmp_path: Path) -> None:
     captions = ["a photo of a banana", "two dogs on a beach"]
     drawn = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (2, 3, 224, 224), generator=drawn, dtype=torch.uint8)
-    clip = Clip.build(Model(name=name), captions, 0)
+    clip = Clip.build(Model(name="RN50"), captions, 0)
     before = clip.state()
     log = fit(
-        clip, objective, Pairs(torch.arange(2), pixels, captions),
+        clip, MmclSsl(), Pairs(torch.arange(2), pixels, captions),
         Training(epochs=1, batch=2, lr=1e-3), Augment(policy="autoaugment", synonyms=False),
         seed=0, state=tmp_path / "state",
     )

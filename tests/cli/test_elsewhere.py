@@ -318,7 +318,9 @@ def test_the_command_line_takes_a_model_and_names_what_is_next(
     assert "was trained with one objective, and several are named" in done.err
 
 
-@pytest.mark.parametrize("name", ["RN50", "ViT-B-32", "ViT-B-16"])
+@pytest.mark.parametrize("name", [
+    "RN50", *(pytest.param(name, marks=pytest.mark.heavy) for name in ("ViT-B-32", "ViT-B-16")),
+])
 def test_a_real_architecture_takes_one_step_at_its_real_size(name: str, tmp_path: Path) -> None:
     """The loss before the step is that of open_clip's ClipLoss on the same model."""
     clip = Clip.build(Model(name=name), (), 3, resolution=224)
