@@ -97,8 +97,9 @@ def counts(case: Case) -> Iterator[Said]:
     for card in case.cards:
         at, seed = where(card.cell), card.cell.seed
         for split, size in card.data.items():
-            if split in dataset.params and size != dataset.params[split]:
-                yield no(f"{at}: `{split}` has `{size:g}` rows, not `{dataset.params[split]}`")
+            rows = dataset.params.get(split)
+            if isinstance(rows, int) and size != rows:
+                yield no(f"{at}: `{split}` has `{size:g}` rows, not `{rows}`")
         if seed in known and not _alike(card.data, known[seed].data):
             yield no(f"{at}: its data are not those of the reference")
         test, held_out = card.data.get("test"), card.data.get("validation")
