@@ -21,6 +21,19 @@ TESTS = Path(__file__).parents[1]
 GOLDEN = TESTS / "golden"
 BOARDS = TESTS.parent / "leaderboards"
 COMMITTED = sorted([*BOARDS.glob("*/submissions/*.json"), *BOARDS.glob("*/evidence/*.json")])
+DOUBTS = {
+    # Its models of all attacks but badnet are older than its cards, as its track.toml says.
+    "coco_mini/submissions": {
+        "code": "6 cards of the commit `ef6e120bf6626911a5edcc7cd23fc795c19946f1;"
+        " 1a736c771c75716d2a5ff18234f4ae9d82dd050f`: only a checkout tells which code ran",
+    },
+    # Every caption of the training pairs that names the target, and no more.
+    "coco_mini/submissions/none.json": {
+        "poisoned": "`label_consistent / mmcl / none / seed 16845`: `81` of `320` pairs are"
+        " poisoned (and 1 more)",
+    },
+}
+"""What is doubted of what is committed, by folder or file, and true."""
 
 
 def compared(report: Report) -> set[tuple[str, str]]:
@@ -30,15 +43,20 @@ def compared(report: Report) -> set[tuple[str, str]]:
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda p: "/".join(p.parts[-3:]))
 def test_what_is_committed_passes(path: Path) -> None:
-    """No doubt either: a new one is looked at, and named here if it is true."""
+    """No doubt either: a new one is looked at, and named above if it is true."""
     report = verify(path, root=BOARDS)
-    assert {c.name: c.reason for c in report.checks if c.outcome != "yes"} == {}
+    assert len(report.checks) == 24
+    name = path.relative_to(BOARDS)
+    known = {**DOUBTS.get(str(name.parent), {}), **DOUBTS.get(str(name), {})}
+    assert {c.name: c.reason for c in report.checks if c.outcome != "yes"} == known
+    assert report.failed == []
     cells = len(report.case.cards) if report.case else 0
     expected = "the reference itself" if path.name == "none.json" else f"{cells} cells"
     assert compared(report) == {("yes", expected)}
 
 
 def test_every_shipped_reference_is_pinned() -> None:
+    assert {path.parts[-3] for path in COMMITTED} == {"tiny", "coco_mini"}
     found = [path for path in COMMITTED if path.name == "none.json"]
     assert found
     for path in found:
