@@ -26,6 +26,10 @@ class CellFailed(BdbenchError):
     exit_code = 1
 
 
+class DiskError(BdbenchError):
+    """The disk of the store is full or cannot be written to; no cell can go on."""
+
+
 class CheckFailed(BdbenchError):
     """A check ran and said no."""
 

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 KEY_DIGITS = 16
+# One for all: a plan of ten thousand cells hashes a hundred thousand specs.
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
 
 
 def canonical_json(value: Any) -> str:
     """`value` as JSON with sorted keys and no spaces; raises ValueError on NaN and infinities."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
+    return _ENCODER.encode(value)
 
 
 def digest(value: Any) -> str:

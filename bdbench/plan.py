@@ -9,7 +9,6 @@ from typing import Any, Literal, get_args
 
 from bdbench.errors import BdbenchError
 from bdbench.hashing import derive_seed, key_of
-from bdbench.models import own_config
 from bdbench.registry import ALL, Registry, near
 from bdbench.resolve import OVERRIDABLE, Overrides, Resolved, addressed, resolve
 from bdbench.schema import Cell, Hardware, Kind, Ref
@@ -117,25 +116,17 @@ def add_cell(
     result: Plan, cell: Cell, found: Resolved, overridden: Mapping[str, Any] | None = None
 ) -> str:
     """Add the stages of a cell to a plan; returns the key of its card."""
-    recipe, attack, objective, defense = (
-        found.recipe, found.attack, found.objective, found.defense
-    )
+    recipe, shared = found.recipe, found.specs
     seeds = {name: derive_seed(cell.seed, name) for name in ("poison", "pretrain", "defend")}
     seeds["data"] = derive_seed(cell.seed, "data") if found.seeded else 0
     where = f"{cell.attack} / {cell.objective}"
-    augment = recipe.augment.model_dump(mode="json", exclude_none=True)
     threads = recipe.threads
-    model = recipe.model.model_dump(mode="json", exclude={"init"})
     hardware = recipe.hardware or Hardware()
-    alone = hardware.model_copy(update={"processes": 1, "batch_norm": "global"})
     gpu = hardware.device == "cuda"
-
-    def on(one: Hardware) -> dict[str, Any]:
-        return {} if recipe.hardware is None else {"hardware": one.model_dump(mode="json")}
 
     def weights(source: str) -> str:
         return result.add(Node("checkpoint", f"{recipe.model.name} from {source[:23]}", {
-            "model": model, "source": source, "resolution": recipe.resolution,
+            "model": shared.model, "source": source, "resolution": recipe.resolution,
         }, {}))
 
     def stored(label: str, ref: Ref) -> str:
@@ -148,16 +139,16 @@ def add_cell(
         "tests": stored(f"{recipe.dataset} / tests", found.tests)
     }
     poison = result.add(Node("poison", cell.attack, {
-        "attack": attack.identity(), "target": recipe.target, "seed": seeds["poison"],
+        "attack": found.attack.identity(), "target": recipe.target, "seed": seeds["poison"],
         **({"trigger_only": True} if recipe.checkpoint else {}),
     }, {"data": data}))
     init = {"init": weights(recipe.model.init)} if recipe.model.init else {}
     pretrain = weights(recipe.checkpoint) if recipe.checkpoint else result.add(Node(
         "pretrain", where, {
-            "model": model, "config": own_config(recipe.model.name),
-            "objective": objective.identity(),
-            "train": recipe.training(cell.objective).model_dump(mode="json"), "augment": augment,
-            "threads": threads.pretrain, "seed": seeds["pretrain"], **on(hardware),
+            "model": shared.model, "config": shared.config,
+            "objective": found.objective.identity(), "train": shared.train,
+            "augment": shared.augment, "threads": threads.pretrain, "seed": seeds["pretrain"],
+            **shared.together,
         }, {"data": data, "poison": poison, **init},
         threads.pretrain * hardware.processes, gpu * hardware.processes,
     ))
@@ -165,33 +156,23 @@ def add_cell(
     def evaluation(label: str, model: str) -> str:
         return result.add(Node(
             "evaluate", label,
-            {"batch": recipe.eval_batch, "threads": threads.defend, **on(alone)},
+            {"batch": recipe.eval_batch, "threads": threads.defend, **shared.alone},
             {"data": data, **tests, "poison": poison, "model": model}, threads.defend, gpu * 1,
         ))
 
     inputs = {"data": data, **tests, "poison": poison, **init, "pretrain": pretrain,
               "start": evaluation(f"{where} / start", pretrain)}
-    runs = found.runs()
-    for i, swept in enumerate(runs):
-        identity = defense.identity() | {"params": {**defense.params, **swept}}
+    for i, (swept, repair) in enumerate(zip(shared.runs, shared.repairs, strict=True)):
         point = " ".join(f"{name}={value:g}" for name, value in swept.items())
         label = f"{where} / {cell.defense}{' ' if point else ''}{point}"
         inputs[f"defend{i}"] = result.add(Node("defend", label, {
-            "defense": identity, "budget": recipe.budget.pairs, "augment": augment,
-            "threads": threads.defend, "seed": seeds["defend"], **on(alone),
+            "defense": repair, "budget": recipe.budget.pairs, "augment": shared.augment,
+            "threads": threads.defend, "seed": seeds["defend"], **shared.alone,
         }, {"data": data, "pretrain": pretrain}, threads.defend, gpu * 1))
         inputs[f"run{i}"] = evaluation(label, inputs[f"defend{i}"])
     return result.add(Node("card", f"{where} / {cell.defense} / seed {cell.seed}", {
-        "cell": cell.model_dump(mode="json"),
-        "components": {
-            ref.kind: ref.model_dump(mode="json")
-            for ref in (attack, objective, defense, found.dataset)
-        },
-        "metrics": [ref.model_dump(mode="json") for ref in found.metrics],
-        "recipe": recipe.model_dump(mode="json", exclude_none=True),
-        "overridden": dict(overridden or {}),
-        "seeds": seeds,
-        "runs": runs,
-        "default": {name: defense.params[name] for name in found.sweep},
+        "cell": cell.model_dump(mode="json"), "components": shared.components,
+        "metrics": shared.metrics, "recipe": shared.recipe, "overridden": dict(overridden or {}),
+        "seeds": seeds, "runs": shared.runs,
+        "default": {name: found.defense.params[name] for name in found.sweep},
     }, inputs))
-

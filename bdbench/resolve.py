@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from bdbench import wordnet
@@ -13,7 +14,7 @@ from bdbench.errors import BdbenchError
 from bdbench.hashing import digest
 from bdbench.models import architectures, check_resolution, own_config, weights_address
 from bdbench.registry import Registry, keyed, near
-from bdbench.schema import Cell, Kind, Recipe, Ref
+from bdbench.schema import Cell, Hardware, Kind, Recipe, Ref
 
 Overrides = Mapping[str, Mapping[str, Any]]
 """By attack, objective, defense, dataset or recipe: what `--set` changes."""
@@ -55,6 +56,26 @@ def _needs(registry: Registry, ref: Ref) -> str | None:
 
 
 @dataclass(frozen=True)
+class Specs:
+    """What the specs of a cell's stages are made of, as JSON has it; not to be changed."""
+
+    recipe: dict[str, Any]
+    model: dict[str, Any]
+    config: dict[str, Any] | None
+    train: dict[str, Any]
+    augment: dict[str, Any]
+    together: dict[str, Any]
+    """The hardware of the pre-training; empty where the recipe says nothing of it."""
+    alone: dict[str, Any]
+    """That of every other stage, which is one process."""
+    components: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    runs: list[dict[str, float]]
+    repairs: list[dict[str, Any]]
+    """The identity of the defense at each run of its sweep."""
+
+
+@dataclass(frozen=True)
 class Resolved:
     """A cell with every name looked up: all that its keys depend on besides the seed."""
 
@@ -77,6 +98,34 @@ class Resolved:
     """Fields of the dataset that say where the data lie."""
     notes: Sequence[str] = ()
     """Where the recipe could not be followed on this machine; the recipe here is what is run."""
+
+    @cached_property
+    def specs(self) -> Specs:
+        """Its parts as they are hashed, written out once for all seeds."""
+        recipe, identity = self.recipe, self.defense.identity()
+        hardware = recipe.hardware or Hardware()
+        alone = hardware.model_copy(update={"processes": 1, "batch_norm": "global"})
+
+        def on(one: Hardware) -> dict[str, Any]:
+            return {} if recipe.hardware is None else {"hardware": one.model_dump(mode="json")}
+
+        return Specs(
+            recipe=recipe.model_dump(mode="json", exclude_none=True),
+            model=recipe.model.model_dump(mode="json", exclude={"init"}),
+            config=own_config(recipe.model.name),
+            train=recipe.training(self.objective.name).model_dump(mode="json"),
+            augment=recipe.augment.model_dump(mode="json", exclude_none=True),
+            together=on(hardware), alone=on(alone),
+            components={
+                ref.kind: ref.model_dump(mode="json")
+                for ref in (self.attack, self.objective, self.defense, self.dataset)
+            },
+            metrics=[ref.model_dump(mode="json") for ref in self.metrics],
+            runs=self.runs(),
+            repairs=[
+                identity | {"params": {**self.defense.params, **swept}} for swept in self.runs()
+            ],
+        )
 
     def runs(self) -> list[dict[str, float]]:
         """The swept parameters of each run; one empty run where nothing is swept."""

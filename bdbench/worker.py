@@ -10,6 +10,7 @@ import importlib
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TextIO
 
-from bdbench.errors import BdbenchError
+from bdbench.errors import BdbenchError, CellFailed, DiskError
 from bdbench.registry import Registry
 from bdbench.stages import Context
 from bdbench.store import RESUME, Store, disk_errors
@@ -78,8 +79,11 @@ def _serve(jobs: TextIO, out: TextIO) -> None:
                 job["files"], job["gpus"],
             )
         except BdbenchError as error:
+            kind = "disk" if isinstance(error, DiskError) else (
+                "cell" if isinstance(error, CellFailed) else "input"
+            )
             _answer(out, {"event": "error", "message": error.message, "hint": error.hint,
-                          "exit_code": error.exit_code})
+                          "kind": kind})
         except Exception as error:
             log = store.root / "work" / job["node"]["key"] / RESUME / "traceback.txt"
             hint = "the traceback is lost"
@@ -89,15 +93,17 @@ def _serve(jobs: TextIO, out: TextIO) -> None:
             except OSError:
                 pass
             _answer(out, {"event": "error", "message": f"{type(error).__name__}: {error}",
-                          "hint": hint, "exit_code": 1})
+                          "hint": hint, "kind": "cell"})
         else:
-            _answer(out, {"event": "done", "reused": reused, "notes": store.notes})
+            _answer(out, {"event": "done", "reused": reused, "notes": store.taken_notes()})
 
 
 def main() -> None:
     """Serve until stdin closes, which it does when the parent dies, however it dies."""
     # open_clip warns at every model that is built to be filled with weights a line later.
     logging.getLogger().setLevel(logging.ERROR)
+    # Slurm warns every process of a job of its time limit, and one that does not ignore it dies.
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     reader, writer = os.pipe()

@@ -283,7 +283,7 @@ def test_results_do_not_depend_on_how_many_run_at_once(
         for key in found[stage]:
             source = shared_store / "objects" / stage / key
             shutil.copytree(source, tmp_path / "objects" / stage / key)
-    monkeypatch.setattr("bdbench.execute.cores", lambda: cores)
+    monkeypatch.setattr("bdbench.execute.here.cores", lambda: cores)
     card, events = rerun(tmp_path)
     assert card.without_times() == smoke_card.without_times()
     at_once = most = 0

@@ -18,7 +18,7 @@ from bdbench.schema import Card
 from bdbench.store import Store, disk_errors
 from bdbench.verify.case import Case, product, runs_of, where
 
-Runner = Callable[[Plan, Store, Sequence[Path]], None]
+Runner = Callable[[Plan, Store, Sequence[Path]], object]
 _KEY = re.compile(rf"[0-9a-f]{{{KEY_DIGITS}}}")
 
 

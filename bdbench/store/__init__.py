@@ -116,6 +116,11 @@ class Store:
                 memo.write_text(state, encoding="utf-8")
         return None
 
+    def taken_notes(self) -> list[str]:
+        """The notes so far, which are told once."""
+        told, self.notes = self.notes, []
+        return told
+
     def open(self, stage: str, key: str) -> Artifact:
         """The artifact; BdbenchError when it is missing or corrupt."""
         artifact = self.find(stage, key)

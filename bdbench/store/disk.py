@@ -11,7 +11,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from bdbench.errors import BdbenchError
+from bdbench.errors import DiskError
 
 WRITABLE = "set BDBENCH_HOME to a writable folder"
 
@@ -43,7 +43,7 @@ def disk_errors(root: Path) -> Iterator[None]:
             if number in (errno.ENOSPC, errno.EDQUOT)
             else WRITABLE
         )
-        raise BdbenchError(f"the store `{root}` {reasons[number]}", hint) from error
+        raise DiskError(f"the store `{root}` {reasons[number]}", hint) from error
 
 
 def _errno(error: Exception, root: Path) -> int | None:

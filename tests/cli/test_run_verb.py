@@ -205,14 +205,17 @@ def test_a_sweep_is_set_whole_and_a_swept_parameter_ends_its_sweep(cli: Cli) -> 
 def test_a_failed_cell_says_so_continues_later_and_leaves_no_trace(
     smoke_card: Card, shared_store: Path, tmp_path: Path, bdbench: Command, cli: Cli
 ) -> None:
-    """A defense that fails until a file appears; the next command knows its plugin file."""
+    """A defense that fails until a file appears; the next command knows its plugin file.
+
+    Whether an attack implants in `smoke` is chance, and moves the next command: none is asked.
+    """
     plugin, flag = tmp_path / "my own.py", tmp_path / "ready"
     plugin.write_text(LATE.format(flag=str(flag)))
-    words = [*SMOKE, "--objective", "mmcl_ssl", "--defense", "late", "--plugin", str(plugin),
-             "--set", "recipe.gate.lift=0"]
+    words = [*SMOKE, "--attack", "none", "--objective", "mmcl_ssl", "--defense", "late",
+             "--plugin", str(plugin), "--set", "recipe.gate.lift=0"]
     done = bdbench(*words, "--json", home=shared_store)
     assert (done.returncode, done.stdout) == (1, "")
-    failed = "error: defend `badnet / mmcl_ssl / late` failed: RuntimeError: no [red]luck"
+    failed = "error: defend `none / mmcl_ssl / late` failed: RuntimeError: no [red]luck"
     assert f"{failed}\n\nhint: `" in done.stderr
     assert "Traceback" not in done.stderr
     log = Path(re.findall(r"hint: `(.*)` has the traceback", done.stderr)[0])
@@ -226,7 +229,7 @@ def test_a_failed_cell_says_so_continues_later_and_leaves_no_trace(
     (files,) = (set(stage.files) for stage in stages if stage.stage == "defend")
     assert files == {"model.json", "train.jsonl", "step-0001.safetensors"}
     assert following(again.out) == [
-        "bdbench", "run", "--attack", "badnet", "--objective", "mmcl", "--defense", "late",
+        "bdbench", "run", "--attack", "none", "--objective", "mmcl", "--defense", "late",
         "--recipe", "smoke", "--set", "recipe.gate.lift=0", "--plugin", str(plugin)]
     works(cli, following(again.out))
 

@@ -1,0 +1,91 @@
+"""A Ray cluster: the one that runs here already, or one of this machine, started for the run."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from bdbench.environment import cores
+from bdbench.errors import BdbenchError
+from bdbench.execute.carry import UNSEEN, carry
+from bdbench.execute.pool import Work
+from bdbench.plan import Node
+
+
+class OnRay:
+    """A `Cluster` of Ray's tasks; `RAY_ADDRESS` names another one, as for any program of Ray."""
+
+    name = "Ray"
+    most = 10_000
+
+    def __init__(self, work: Work) -> None:
+        """BdbenchError where Ray is not installed, or no machine of it has the GPUs of a node."""
+        try:
+            import ray
+            from ray.exceptions import RayError
+        except ImportError as error:
+            raise BdbenchError("Ray is not installed", "`pip install 'bdbench[ray]'`") from error
+        self._ray, self._error = ray, RayError
+        self._own = not ray.is_initialized()
+        if self._own:
+            quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+            try:
+                ray.init(address="auto", **quiet)
+            except ConnectionError:
+                ray.init(num_cpus=cores(), include_dashboard=False, **quiet)
+        nodes = ray.nodes()
+        machines = [node["Resources"] for node in nodes if node["Alive"]]
+        self._cores = max(int(machine.get("CPU", 0)) for machine in machines)
+        gpus = max(int(machine.get("GPU", 0)) for machine in machines)
+        wanted = max((node.gpus for node in work.waiting.values()), default=0)
+        if wanted > gpus:
+            raise BdbenchError(
+                f"the recipe asks for `{wanted}` GPUs on one machine, and Ray's largest has"
+                f" `{gpus}`", "`ray status` shows what there is",
+            )
+        # Lost jobs are queued again here, where they are counted and told of.
+        self._carry = ray.remote(max_retries=0)(carry)
+        self._tasks: dict[str, Any] = {}
+        self._names = map(str, itertools.count())
+
+    def submit(self, node: Node, folder: Path) -> str:
+        """Queue a task, of its size."""
+        name = next(self._names)
+        self._tasks[name] = self._carry.options(
+            num_cpus=min(node.threads, self._cores), num_gpus=node.gpus,
+            name=f"{node.stage} {node.label}",
+        ).remote(str(folder))
+        return name
+
+    def gone(self, jobs: Collection[str]) -> Mapping[str, str]:
+        """Tasks that ended; BdbenchError where a machine does not share the store."""
+        tasks = [self._tasks[job] for job in jobs]
+        ready, _ = self._ray.wait(tasks, num_returns=len(tasks), timeout=0)
+        why = {}
+        for job in jobs:
+            if self._tasks[job] not in ready:
+                continue
+            try:
+                host = self._ray.get(self._tasks[job])
+            except self._error as error:
+                why[job] = type(error).__name__
+                continue
+            if host.startswith(UNSEEN):
+                raise BdbenchError(
+                    f"the machine `{host.removeprefix(UNSEEN).strip()}` does not see the store",
+                    "set BDBENCH_HOME to a folder that every machine of the cluster shares",
+                )
+            why[job] = f"its process ended early on {host}"
+        return why
+
+    def cancel(self, jobs: Collection[str]) -> None:
+        """Kill the processes of the tasks."""
+        for job in jobs:
+            self._ray.cancel(self._tasks[job], force=True)
+
+    def close(self) -> None:
+        """Stop Ray if it was started for this run."""
+        if self._own:
+            self._ray.shutdown()

@@ -1,0 +1,107 @@
+"""Slurm, through submitit: a job per node, with `SBATCH_*` variables for what a site wants."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from bdbench.errors import BdbenchError
+from bdbench.execute.carry import carry
+from bdbench.execute.pool import Work
+from bdbench.plan import Node
+
+_MINUTES = 24 * 60
+"""Time limit of a job; one that reaches it is queued again and goes on from its last epoch."""
+_LIMITS = 10_000
+"""Times that it may reach it."""
+
+
+class Job:
+    """What runs in a Slurm job; submitit asks it what to do when the time is up."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def __call__(self) -> None:
+        """Run the node."""
+        carry(self.folder)
+
+    def checkpoint(self) -> Any:
+        """The same again: the stage continues from what it saved."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+class OnSlurm:
+    """A `Cluster` of Slurm jobs."""
+
+    name = "Slurm"
+    most = 200
+
+    def __init__(self, work: Work) -> None:
+        """BdbenchError where submitit or Slurm is missing."""
+        try:
+            import submitit
+        except ImportError as error:
+            raise BdbenchError(
+                "submitit is not installed", "`pip install 'bdbench[slurm]'`"
+            ) from error
+        if shutil.which("sbatch") is None:
+            raise BdbenchError(
+                "there is no `sbatch` here", "run it on a machine that submits to Slurm"
+            )
+        self._executor = submitit.AutoExecutor
+        cpus = _ask("sinfo", "--noheader", "--format=%c").split()
+        self._cores = max(int(number.rstrip("+")) for number in cpus)
+
+    def submit(self, node: Node, folder: Path) -> str:
+        """`sbatch` it; BdbenchError with what Slurm says against it."""
+        threads = min(node.threads, self._cores)
+        executor = self._executor(
+            folder=str(folder), cluster="slurm", slurm_max_num_timeout=_LIMITS
+        )
+        executor.update_parameters(
+            name=f"bdbench-{node.stage}-{node.key}", nodes=1, tasks_per_node=1,
+            cpus_per_task=threads, timeout_min=_MINUTES, stderr_to_stdout=True,
+            slurm_srun_args=[f"--cpus-per-task={threads}"],
+            slurm_additional_parameters={"requeue": True},
+            **({"gpus_per_node": node.gpus} if node.gpus else {}),
+        )
+        try:
+            return str(executor.submit(Job(str(folder))).job_id)
+        except Exception as error:  # submitit has several for what sbatch says
+            raise BdbenchError(
+                f"Slurm does not take {node.stage} `{node.label}`: {error}",
+                "`SBATCH_PARTITION`, `SBATCH_ACCOUNT`, `SBATCH_TIMELIMIT` and the like say what"
+                " your site wants",
+            ) from error
+
+    def gone(self, jobs: Collection[str]) -> Mapping[str, str]:
+        """Jobs that are not in the queue."""
+        queued = set(_ask("squeue", "--noheader", "--format=%A", f"--user={os.getuid()}").split())
+        return {job: f"job {job} left the queue" for job in jobs if job not in queued}
+
+    def cancel(self, jobs: Collection[str]) -> None:
+        """`scancel` them."""
+        if jobs:
+            subprocess.run(["scancel", "--quiet", *jobs], check=False)
+
+    def close(self) -> None:
+        """Slurm goes on without us."""
+
+
+def _ask(*command: str) -> str:
+    """What a command of Slurm says; asked again while its controller does not answer."""
+    for pause in (1, 5, 25, None):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return done.stdout
+        if pause is not None:
+            time.sleep(pause)
+    raise BdbenchError(f"Slurm does not answer: {done.stderr.strip()}", "`sinfo` shows its state")

@@ -1,0 +1,53 @@
+"""Where nodes of a plan run: what the executor asks of a machine, a Ray cluster, or Slurm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from bdbench.plan import Node, Plan
+from bdbench.store import Store
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to run, and all that a node of it needs besides its key."""
+
+    todo: Plan
+    waiting: Mapping[str, Node]
+    """The nodes that the store lacks, by key."""
+    store: Store
+    plugins: tuple[Path, ...] = ()
+
+    def job(self, node: Node, gpus: list[int]) -> dict[str, Any]:
+        """The line that `bdbench.worker` reads."""
+        return {
+            "store": str(self.store.root),
+            "plugins": [str(path.absolute()) for path in self.plugins],
+            "files": self.todo.files, "gpus": gpus, "node": self.todo.job(node),
+        }
+
+
+class Pool(Protocol):
+    """Runs nodes whose inputs are in the store."""
+
+    def full(self) -> bool:
+        """Whether there is no room for any node."""
+
+    def fits(self, node: Node) -> bool:
+        """Whether there is room for this node now."""
+
+    def start(self, node: Node) -> None:
+        """Start a node that fits."""
+
+    def wait(self) -> tuple[Node, dict[str, Any]]:
+        """The next thing that a started node has to say; blocks until there is one.
+
+        `event` is `progress`, `note` (with `text`), `done`, `error`, or `died` (with `status`): the
+        last three free the node's place.
+        """
+
+    def close(self) -> None:
+        """Stop whatever runs; what it saved is continued by the next run."""
