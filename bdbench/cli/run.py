@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from bdbench.cards.text import clean, counted
+from bdbench.cli import results
 from bdbench.cli.overrides import parse
+from bdbench.cli.planned import print_plan
 from bdbench.cli.progress import RunProgress
 from bdbench.errors import BdbenchError
-from bdbench.execute import execute, read_card
-from bdbench.plan import STAGES, Plan, cells, plan
-from bdbench.registry import ALL, Registry
+from bdbench.execute import PLACES, execute
+from bdbench.plan import cells, plan
+from bdbench.registry import ALL, Registry, near
 from bdbench.resolve import UNKNOWN, with_checkpoint
 from bdbench.schema import Card, Cell
-from bdbench.store import Store, disk_errors
+from bdbench.store import Store
 
 _SEVERAL = "Repeat for several; `all` for all."
 DEFAULTS = {"attack": "badnet", "objective": "mmcl_ssl", "defense": "cleanclip"}
@@ -52,6 +49,12 @@ def run(
         typer.Option("--set", help="Change a parameter, as in `defense.lr=1e-3`."),
     ] = None,
     plugin: Annotated[list[Path] | None, typer.Option(help="Also load a plugin file.")] = None,
+    on: Annotated[str, typer.Option(metavar="PLACE", help=(
+        f"Where: {', '.join(PLACES)}. A cluster must share the store and this environment."
+        ))] = PLACES[0],
+    keep_going: Annotated[bool, typer.Option(
+        "--keep-going", help="Where a stage fails, go on with all that does not rest on it.")
+    ] = False,
     strict: Annotated[bool, typer.Option(
         "--strict", help="Refuse a dataset with samples that cannot be used.")] = False,
     only_plan: Annotated[bool, typer.Option("--plan", help="Show the stages; run none.")] = False,
@@ -64,6 +67,8 @@ def run(
             raise BdbenchError(
                 f"the seed `{number}` is not between 0 and {MAX_SEED}", "`bdbench run --seed 0`"
             )
+    if on not in PLACES:
+        raise BdbenchError(f"`{on}` is no place to run", near(on, PLACES))
     registry = Registry(plugins)
     given = {"attack": attack, "objective": objective, "defense": defense}
     if checkpoint is not None:
@@ -79,36 +84,22 @@ def run(
         typer.echo(f"note: {note}", err=True)
     store = Store()
     if only_plan:
-        _print_plan(todo, store, as_json)
+        print_plan(todo, store, as_json)
         return
     talk = Console(stderr=True, highlight=False)
-    with RunProgress(talk, len(todo.nodes)) as progress:
-        execute(todo, store, plugins, progress, strict)
-    cards = {cell: read_card(store, key) for cell, key in todo.cards.items()}
-    paths = {cell: store.open("card", key).file("card.md") for cell, key in todo.cards.items()}
+    with RunProgress(talk, todo) as progress:
+        failures = execute(todo, store, plugins, progress, strict, keep_going, on)
+    cards = results.read(todo, store, failures)
     if as_json:
-        typer.echo(json.dumps([
-            {"key": todo.cards[cell], "path": str(paths[cell]),
-             "card": card.model_dump(mode="json")}
-            for cell, card in cards.items()
-        ]))
-        return
-    from bdbench.cards.matrix import matrix
-    from bdbench.cards.text import summary
-
-    console = Console(highlight=False)
-    if len(cards) == 1:
-        console.print(summary(next(iter(cards.values()))))
-    else:
-        console.print(matrix(list(cards.values())))
-    for path in paths.values():
-        typer.echo(f"card: {path}")
-    words = (
-        _compare(track, given) if track
-        else _next(wanted[-1], cards[wanted[-1]], set_ or [], checkpoint)
-    )
-    words += [word for path in plugins for word in ("--plugin", str(path))]
-    typer.echo(f"next: {clean(shlex.join(words))}")
+        results.print_json(todo, store, cards)
+    elif cards:
+        last = next(reversed(cards))
+        words = (
+            _compare(track, given) if track else _next(last, cards[last], set_ or [], checkpoint)
+        )
+        words += [word for path in plugins for word in ("--plugin", str(path))]
+        results.print_cards(todo, store, cards, words)
+    results.refuse(todo, cards, failures)
 
 
 def _cells(
@@ -170,28 +161,3 @@ def _next(
         if setting.split(".")[0].strip() in ("attack", "dataset", "recipe"):
             words += ["--set", setting]
     return words
-
-
-def _print_plan(todo: Plan, store: Store, as_json: bool) -> None:
-    with disk_errors(store.root):
-        present = {key for key, node in todo.nodes.items() if store.find(node.stage, key)}
-    for note in store.notes:
-        typer.echo(f"note: {clean(note)}", err=True)
-    if as_json:
-        typer.echo(json.dumps([
-            {"stage": node.stage, "key": key, "label": node.label, "reused": key in present,
-             "inputs": node.inputs}
-            for key, node in todo.nodes.items()
-        ], indent=1))
-        return
-    counts = Counter(node.stage for node in todo.nodes.values())
-    reused = Counter(node.stage for key, node in todo.nodes.items() if key in present)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("stage", "nodes", "reused", "to run"):
-        table.add_column(name, justify="left" if name == "stage" else "right")
-    for stage in (stage for stage in STAGES if counts[stage]):
-        nodes, old = counts[stage], reused[stage]
-        table.add_row(stage, str(nodes), str(old), str(nodes - old))
-    console = Console(highlight=False)
-    console.print(f"{counted(len(todo.cards), 'cell')}, {counted(len(todo.nodes), 'stage')}")
-    console.print(table)

@@ -87,7 +87,7 @@ def verify(
 
 
 def _run(todo: Plan, store: Store, plugins: Sequence[Path]) -> None:
-    with RunProgress(Console(stderr=True, highlight=False), len(todo.nodes)) as progress:
+    with RunProgress(Console(stderr=True, highlight=False), todo) as progress:
         execute(todo, store, plugins, progress)
 
 

@@ -13,9 +13,10 @@ from rich.console import Console
 from bdbench.cli import progress
 from bdbench.cli.progress import PLAIN_EVERY, RunProgress
 from bdbench.execute import NodeEvent
-from bdbench.plan import Node
+from bdbench.plan import Node, Plan
 
 NODE = Node("pretrain", "badnet / mmcl", {}, {})
+OTHER = Node("data", "shapes", {}, {})
 SAMPLES = 100
 """Per second of the fake clock."""
 
@@ -52,7 +53,7 @@ def test_elsewhere_a_plain_line_comes_every_thirty_seconds(clock: Clock) -> None
     out, console = plain()
     assert PLAIN_EVERY == 30
     lines = {}
-    with RunProgress(console, 1) as tell:
+    with RunProgress(console, Plan({NODE.key: NODE})) as tell:
         tell(NodeEvent("started", NODE))
         for second in range(1, 100):
             clock.now = 1000 + second
@@ -71,7 +72,7 @@ def test_elsewhere_a_plain_line_comes_every_thirty_seconds(clock: Clock) -> None
 
 def test_a_resumed_stage_counts_only_its_own_samples_as_speed(clock: Clock) -> None:
     out, console = plain()
-    with RunProgress(console, 1) as tell:
+    with RunProgress(console, Plan({NODE.key: NODE})) as tell:
         tell(NodeEvent("started", NODE))
         clock.now += 40
         tell(trained(40, total=10_000, resumed=5_000))
@@ -80,9 +81,8 @@ def test_a_resumed_stage_counts_only_its_own_samples_as_speed(clock: Clock) -> N
 
 def test_each_stage_ends_in_a_numbered_line(clock: Clock) -> None:
     out, console = plain()
-    other = Node("data", "shapes", {}, {})
-    with RunProgress(console, 2) as tell:
-        tell(NodeEvent("reused", other))
+    with RunProgress(console, Plan({OTHER.key: OTHER, NODE.key: NODE})) as tell:
+        tell(NodeEvent("reused", OTHER))
         tell(NodeEvent("started", NODE))
         clock.now += 12.34
         tell(NodeEvent("done", NODE))
@@ -94,7 +94,7 @@ def test_each_stage_ends_in_a_numbered_line(clock: Clock) -> None:
 def test_a_terminal_shows_epoch_speed_and_time_left() -> None:
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=120)
-    with RunProgress(console, 1) as tell:
+    with RunProgress(console, Plan({NODE.key: NODE})) as tell:
         tell(NodeEvent("started", NODE))
         for done in range(1, 4):
             time.sleep(0.05)
@@ -112,7 +112,7 @@ def test_a_label_is_neither_markup_nor_control_nor_emoji(terminal: bool) -> None
     out = io.StringIO()
     node = Node("pretrain", "[red]x[/] \x1b[45mx :smile:", {}, {})
     console = Console(file=out, force_terminal=terminal, width=120, highlight=False)
-    with RunProgress(console, 2) as tell:
+    with RunProgress(console, Plan({OTHER.key: OTHER, node.key: node})) as tell:
         tell(NodeEvent("started", node))
         tell._bars.refresh()
         tell(NodeEvent("note", node, {"text": "[/] \x1b[45m"}))

@@ -25,7 +25,7 @@ from tests.conftest import Command
 FLAGS = {
     "": ["--version"],
     "run": ["--attack", "--objective", "--defense", "--recipe", "--seed", "--track", "--checkpoint",
-            "--set", "--plugin", "--strict", "--plan", "--json"],
+            "--set", "--plugin", "--on", "--keep-going", "--strict", "--plan", "--json"],
     "list": ["kind", "--plugin", "--json"],
     "show": ["what", "--plugin", "--json"],
     "new": ["kind", "path", "--name"],
