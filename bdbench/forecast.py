@@ -26,6 +26,8 @@ class Cost:
     """On the cores and GPUs that it asks for."""
     bytes: int
     """That it leaves in the store."""
+    read: int = 0
+    """Bytes that it reads there; as measured, each of its inputs once and whole."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Forecast:
     busy: float
     """Share of that time that the GPUs, or without any the cores, are at work."""
     traffic: int
-    """Bytes that nodes read from the store and write to it."""
+    """Bytes written to the store and read from it."""
 
 
 def measured(todo: Plan, store: Store) -> dict[str, Cost]:
@@ -79,7 +81,8 @@ def measured(todo: Plan, store: Store) -> dict[str, Cost]:
     for key, found in artifacts.items():
         like = stored_like(key)
         if like is not None:
-            likes[like].append(Cost(found.manifest.seconds, found.size))
+            read = sum(artifacts[other].size for other in found.manifest.inputs.values())
+            likes[like].append(Cost(found.manifest.seconds, found.size, read))
     planned: dict[str, str] = {}
     costs = {}
     for key, node in todo.nodes.items():
@@ -90,6 +93,7 @@ def measured(todo: Plan, store: Store) -> dict[str, Cost]:
             costs[key] = Cost(
                 median(cost.seconds for cost in found_costs),
                 round(median(cost.bytes for cost in found_costs)),
+                round(median(cost.read for cost in found_costs)),
             )
     return costs
 
@@ -192,8 +196,7 @@ def forecast(
             continue
         work[node.stage] += costs[key].seconds
         stored[node.stage] += costs[key].bytes
-        traffic += costs[key].bytes
-        traffic += sum(costs[other].bytes for other in node.inputs.values() if other in costs)
+        traffic += costs[key].bytes + costs[key].read
     gpus = sum(machine.gpus for machine in machines)
     capacity = pool.now * (gpus or sum(machine.cores for machine in machines))
     used = pool.gpu_seconds if gpus else pool.core_seconds

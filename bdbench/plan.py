@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import gc
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -102,14 +104,30 @@ def plan(registry: Registry, wanted: Iterable[Cell], overrides: Overrides | None
     metrics = [registry.resolve("metric", entry.name)[0] for entry in registry.entries("metric")]
     known: dict[Cell, Resolved] = {}
     contents: dict[str, str] = {}
-    for cell in wanted:
-        anywhere = cell.model_copy(update={"seed": 0})
-        if anywhere not in known:
-            known[anywhere] = resolve(registry, anywhere, metrics, changes, contents)
-        found = known[anywhere]
-        result.notes += [note for note in found.notes if note not in result.notes]
-        result.cards[cell] = add_cell(result, cell, found, changes.get("recipe"))
+    with _uncollected():
+        for cell in wanted:
+            anywhere = cell.model_copy(update={"seed": 0})
+            if anywhere not in known:
+                known[anywhere] = resolve(registry, anywhere, metrics, changes, contents)
+            found = known[anywhere]
+            result.notes += [note for note in found.notes if note not in result.notes]
+            result.cards[cell] = add_cell(result, cell, found, changes.get("recipe"))
     return result
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the collector of cycles from walking a growing plan, which has none, over and over.
+
+    It would take two fifths of the time of ten thousand cells.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def add_cell(

@@ -70,7 +70,7 @@ def test_traffic_counts_what_is_read_and_written_and_the_unknown_are_named() -> 
     todo = Plan()
     for one in (first, after, other):
         todo.add(one)
-    known = {first.key: Cost(1, 100), after.key: Cost(1, 10)}
+    known = {first.key: Cost(1, 100), after.key: Cost(1, 10, read=100)}
     found = forecast(todo, todo.nodes, known, [Machine(1)])
     assert found.traffic == 100 + (100 + 10)
     assert found.stored == {"pretrain": 110}
@@ -115,6 +115,9 @@ def test_costs_are_those_of_the_like_whatever_the_seed_the_attack_and_the_rates(
 
     for changes in ({}, {"attacks": ["blended"]}):
         todo, found = costs(**changes)
+        sizes = {key: cost.bytes for key, cost in found.items()}
+        (start,) = (one for one in todo.nodes.values() if one.label.endswith("/ start"))
+        assert found[start.key].read == sum(sizes[key] for key in start.inputs.values())
         assert set(found) == set(todo.nodes)
         assert all(math.isfinite(cost.seconds) and cost.bytes > 0 for cost in found.values())
     registry_changes = {"recipe": {"pretrain": {"epochs": 77}}}
@@ -135,4 +138,4 @@ def test_a_cluster_has_the_gpus_asked_for() -> None:
     for gpus, machines in ((1, 1), (8, 1), (12, 2), (64, 8)):
         found = cluster(gpus)
         assert (len(found), sum(one.gpus for one in found)) == (machines, gpus)
-        assert all(one.cores == 2 * one.gpus for one in found)
+        assert all(one.cores == 8 * one.gpus for one in found)

@@ -18,7 +18,7 @@ from bdbench.store import Store, disk_errors
 
 CLUSTERS = (1, 8, 64)
 """GPUs for which the hours of a plan that wants some are told."""
-PER_MACHINE = Machine(cores=16, gpus=8)
+PER_MACHINE = Machine(cores=64, gpus=8)
 """A machine of such a cluster, or the part of it with the GPUs that are counted."""
 
 
