@@ -149,7 +149,10 @@ def kill_during(store: Path, stage: str, wanted: list[str], delay: float) -> boo
     return any(not (store / "objects" / stage / key).exists() for key in cut)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [
+    stage if stage in ("defend", "card") else pytest.param(stage, marks=pytest.mark.heavy)
+    for stage in STAGES
+])
 def test_killed_at_random_moments_of_a_stage_it_ends_in_the_same_card(
     stage: str, smoke_card: Card, shared_store: Path, tmp_path: Path
 ) -> None:
@@ -293,6 +296,7 @@ def test_results_do_not_depend_on_how_many_run_at_once(
     assert most == min(cores, 3)  # the start's evaluation beside the two points of the sweep
 
 
+@pytest.mark.heavy
 def test_two_threads_give_the_same_card_twice(tmp_path: Path) -> None:
     one, two = (
         run(**CELL | {"defense": "none"}, store=tmp_path / name,  # type: ignore[arg-type]

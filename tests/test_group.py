@@ -133,6 +133,7 @@ def planned(**hardware: Any) -> tuple[Plan, Cell]:
     return plan(registry, [cell], {"recipe": {"hardware": hardware}}), cell
 
 
+@pytest.mark.heavy
 def test_a_cell_in_two_processes(tmp_path: Path) -> None:
     todo, cell = planned(processes=2)
     store, events = Store(tmp_path), []

@@ -25,7 +25,10 @@ def home(shared_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return tmp_path
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [
+    kind if kind in ("defense", "metric") else pytest.param(kind, marks=pytest.mark.heavy)
+    for kind in KINDS
+])
 def test_a_template_passes_its_check(kind: str, home: Path) -> None:
     out = invoke("new", kind, f"my_{kind}.py")
     assert f"check: bdbench check my_{kind}.py" in out
