@@ -10,10 +10,11 @@ from functools import cached_property
 from typing import Any, Literal, get_args
 
 from bdbench.errors import BdbenchError
-from bdbench.hashing import derive_seed, key_of
+from bdbench.hashing import derive_seed
 from bdbench.registry import ALL, Registry, near
 from bdbench.resolve import OVERRIDABLE, Overrides, Resolved, addressed, resolve
 from bdbench.schema import Cell, Hardware, Kind, Ref
+from bdbench.store.artifact import address
 
 StageName = Literal["checkpoint", "data", "poison", "pretrain", "defend", "evaluate", "card"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
@@ -40,10 +41,7 @@ class Node:
     @cached_property
     def key(self) -> str:
         """The content address: 16 hex digits."""
-        return key_of({
-            "stage": self.stage, "version": STAGE_VERSIONS[self.stage], "spec": self.spec,
-            "inputs": self.inputs,
-        })
+        return address(self.stage, STAGE_VERSIONS[self.stage], self.spec, self.inputs)
 
 
 @dataclass

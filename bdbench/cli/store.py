@@ -1,8 +1,11 @@
-"""`bdbench store`: look at the artifacts, export models, delete what no card needs."""
+"""`bdbench store`: look at the artifacts, move them, export models, delete what no card needs."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -12,12 +15,21 @@ from rich.table import Table
 from rich.text import Text
 
 from bdbench.cards.text import clean, counted
+from bdbench.errors import BdbenchError
 from bdbench.export import export
+from bdbench.plan import STAGE_VERSIONS, cells, plan
+from bdbench.registry import Registry
 from bdbench.store import Store, disk_errors
+from bdbench.store.remote import Moved, Remote
+from bdbench.store.remote import pull as pulled
+from bdbench.store.remote import push as pushed
+
+_URL = "A folder, or an address that fsspec opens, as `s3://BUCKET/FOLDER`."
+_TRACK = "The undefended models of a leaderboard's track, which cost the most."
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Look at the artifacts; export a model; delete what no card needs.",
+    help="Look at the artifacts; push and pull them; export a model; delete what no card needs.",
 )
 
 
@@ -87,4 +99,88 @@ def export_model(
     source, name = f"local-dir:{folder}", file.model.name
     typer.echo(
         clean(f"open_clip.create_model({source!r}), open_clip.get_tokenizer({name!r})"), err=True
+    )
+
+
+@app.command("push")
+def push(
+    url: Annotated[str, typer.Argument(help=_URL)],
+    keys: Annotated[list[str] | None, typer.Argument(
+        help="Of artifacts; by default all but the data, which others may own.")] = None,
+    track: Annotated[str | None, typer.Option(help=_TRACK)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Copy artifacts to a remote that others pull from; what is there stays."""
+    store, remote = _store(), Remote(url)
+    here = [(a.manifest.stage, a.manifest.key) for a in store.artifacts()]
+    if track is not None:
+        chosen = set(_undefended(track))
+        wanted = [at for at in here if at in chosen]
+    elif keys:
+        wanted = [at for at in here if at[1] in keys]
+        _none_missing(keys, wanted, f"the store `{store.root}`", "`bdbench store ls` lists them")
+    else:
+        wanted = [at for at in here if at[0] != "data"]
+    _tell(pushed(store, remote, wanted), "pushed", as_json)
+
+
+@app.command("pull")
+def pull(
+    url: Annotated[str, typer.Argument(help=_URL)],
+    keys: Annotated[list[str] | None, typer.Argument(help="Of artifacts.")] = None,
+    track: Annotated[str | None, typer.Option(help=_TRACK)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Copy artifacts from a remote, so that a run need not make them; every byte is checked."""
+    store, remote = _store(), Remote(url)
+    if track is not None:
+        wanted = _undefended(track)
+    elif keys:
+        wanted = [(stage, key) for key in keys for stage in remote.stages(key)]
+        _none_missing(keys, wanted, f"`{url}`", "`bdbench run --plan --json` lists those of a run")
+    else:
+        raise BdbenchError("neither keys nor a track are named", f"--track tiny, after `{url}`")
+    versions = {str(stage): version for stage, version in STAGE_VERSIONS.items()}
+    _tell(pulled(store, remote, wanted, versions), "pulled", as_json)
+
+
+def _undefended(track: str) -> list[tuple[str, str]]:
+    """Poison, pre-training and first evaluation of a track's models, by stage and key."""
+    from bdbench.leaderboard.folder import load_track
+
+    found, registry = load_track(track), Registry()
+    todo = plan(registry, cells(
+        registry, recipe=found.recipe, attacks=found.attacks, objectives=found.objectives,
+        defenses=["none"], seeds=found.seeds,
+    ))
+    models = {key for key, stage in todo.stages.items() if stage in ("pretrain", "checkpoint")}
+    return [
+        (node.stage, key) for key, node in todo.nodes.items()
+        if key in models or node.stage == "poison"
+        or (node.stage == "evaluate" and node.inputs["model"] in models)
+    ]
+
+
+def _none_missing(
+    keys: list[str], found: list[tuple[str, str]], where: str, hint: str
+) -> None:
+    missing = [key for key in keys if key not in {at[1] for at in found}]
+    if missing:
+        raise BdbenchError(f"`{missing[0]}` is not in {where}", hint)
+
+
+def _tell(moves: Iterator[Moved], verb: str, as_json: bool) -> None:
+    done = []
+    for one in moves:
+        done.append(one)
+        if one.outcome == "moved":
+            typer.echo(clean(
+                f"{one.stage} {one.key}  {one.label}  {one.bytes / 1e6:.1f} MB"
+            ), err=True)
+    if as_json:
+        typer.echo(json.dumps([asdict(one) for one in done], indent=1))
+    count = Counter(one.outcome for one in done)
+    typer.echo(
+        f"{counted(count['moved'], 'artifact')} {verb}, {count['present']} there already,"
+        f" {count['missing']} not found", err=as_json,
     )

@@ -188,12 +188,17 @@ class Store:
             out.write(canonical_json(manifest.model_dump(mode="json")))
             out.flush()
             os.fsync(out.fileno())
-        path = self._path(stage, key)
+        return self.adopt(work, manifest)
+
+    def adopt(self, folder: Path, manifest: Manifest) -> Artifact:
+        """Move a folder on this disk, with files that are known to be right, to its address."""
+        path = self._path(manifest.stage, manifest.key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Last of all: a kill before this costs no training.
-        shutil.rmtree(work / RESUME)
-        work.rename(path)
-        self._checked.add(key)
+        if (folder / RESUME).exists():
+            # Last of all: a kill before this costs no training.
+            shutil.rmtree(folder / RESUME)
+        folder.rename(path)
+        self._checked.add(manifest.key)
         return Artifact(path, manifest)
 
     def artifacts(self) -> list[Artifact]:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bdbench.hashing import key_of
 from bdbench.schema import Strict
+
+
+def address(
+    stage: str, version: int, spec: Mapping[str, Any], inputs: Mapping[str, str]
+) -> str:
+    """The key of what a stage makes of a spec and of inputs, which are keys by role."""
+    return key_of({"stage": stage, "version": version, "spec": spec, "inputs": inputs})
 
 
 class Manifest(Strict):

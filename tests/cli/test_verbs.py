@@ -42,6 +42,8 @@ FLAGS = {
     "store ls": ["--json"],
     "store gc": ["--dry-run"],
     "store export": ["key", "folder", "--step"],
+    "store push": ["url", "keys", "--track", "--json"],
+    "store pull": ["url", "keys", "--track", "--json"],
 }
 """A new knob belongs into a component or a recipe; a new flag is a decision, taken here."""
 
