@@ -48,6 +48,13 @@ def oracle(acc: Sequence[float], asr: Sequence[float], bound: float) -> int | No
     return within[-1] if within else None
 
 
+def lowest_asr(points: Sequence[Point], loss: float) -> float:
+    """The lowest ASR among models that lose at most `loss` of the first one's clean accuracy."""
+    accuracy, asr = values(points, "clean_top1"), values(points, "asr_top1")
+    floor = accuracy[0] - loss - _ROUNDING
+    return min(s for a, s in zip(accuracy, asr, strict=True) if a >= floor)
+
+
 def last(points: Sequence[Point], default: Mapping[str, float]) -> int:
     """The last epoch of the run whose swept parameters are the entry's `default`.
 

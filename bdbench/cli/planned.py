@@ -71,7 +71,7 @@ def told(found: Mapping[str, Forecast]) -> list[str]:
         ]
         lines.append(f"through the store: {first.traffic / 1e9:,.1f} GB read and written")
     if first.unknown:
-        what = ", ".join(f"{n} {stage}" for stage, n in first.unknown.items())
+        what = ", ".join(f"{n} {stage}" for stage in STAGES if (n := first.unknown.get(stage)))
         lines.append(f"not counted, because no stage like it has run here: {what}")
     return lines
 

@@ -13,9 +13,10 @@ from rich.console import Console
 from bdbench.cards.text import clean, counted
 from bdbench.errors import CellFailed
 from bdbench.execute import Failure, read_card
+from bdbench.hashing import key_of
 from bdbench.plan import Plan
 from bdbench.schema import Card, Cell
-from bdbench.store import Store
+from bdbench.store import Store, disk_errors
 
 
 def read(todo: Plan, store: Store, failures: Sequence[Failure]) -> dict[Cell, Card]:
@@ -39,6 +40,7 @@ def print_cards(
     todo: Plan, store: Store, cards: Mapping[Cell, Card], following: Sequence[str]
 ) -> None:
     """One card, or the matrix of several; where they lie, and the command that comes next."""
+    from bdbench.cards.fit import Fitted
     from bdbench.cards.matrix import matrix
     from bdbench.cards.text import summary
 
@@ -46,10 +48,24 @@ def print_cards(
     if len(todo.cards) == 1:
         console.print(summary(next(iter(cards.values()))))
     else:
-        console.print(matrix(list(cards.values())))
+        table = matrix(list(cards.values()))
+        console.print(Fitted(table))
+        typer.echo(table.note)
+        typer.echo(f"matrix: {_report(todo, store, cards)}")
     for cell in cards:
         typer.echo(f"card: {_path(todo, store, cell)}")
     typer.echo(f"next: {clean(shlex.join(following))}")
+
+
+def _report(todo: Plan, store: Store, cards: Mapping[Cell, Card]) -> Path:
+    """The folder with the table and the figures of these cards."""
+    from bdbench.cards.report import write
+
+    by_key = {todo.cards[cell]: card for cell, card in cards.items()}
+    folder = store.root / "matrices" / key_of(sorted(by_key))
+    with disk_errors(store.root):
+        write(by_key, folder)
+    return folder
 
 
 def refuse(todo: Plan, cards: Mapping[Cell, Card], failures: Sequence[Failure]) -> None:

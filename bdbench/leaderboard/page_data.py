@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from bdbench.cards.escape import clean
+from bdbench.cards.fit import Table
 from bdbench.cards.text import percent
 from bdbench.leaderboard.folder import Entry
 from bdbench.leaderboard.page_cards import Pool, card_data, digits, short
 from bdbench.leaderboard.rank import Axis, Group, Row, rank
 from bdbench.leaderboard.standing import Standing, cards, parts
 from bdbench.leaderboard.statistic import Finding
-from bdbench.leaderboard.tables import Table, facts, tables
+from bdbench.leaderboard.tables import facts, tables
 from bdbench.leaderboard.text import statistic
 from bdbench.schema import Card, Statistic, Submission
 from bdbench.statistics import Mean

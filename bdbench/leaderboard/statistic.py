@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from bdbench.cards.select import values
+from bdbench.cards.select import lowest_asr
 from bdbench.cards.select import verdict as judge
-from bdbench.schema import Card, Cell, Point, Statistic, Track
+from bdbench.schema import Card, Cell, Statistic, Track
 from bdbench.statistics import Mean, mean
-
-_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -25,13 +23,6 @@ class Finding:
     """First objective minus second, paired by seed."""
     failed: tuple[tuple[str, int], ...]
     """Objective and seed whose undefended attack missed the gate; counted all the same."""
-
-
-def lowest_asr(points: Sequence[Point], loss: float) -> float:
-    """The lowest ASR among models that lose at most `loss` of the first one's clean accuracy."""
-    accuracy, asr = values(points, "clean_top1"), values(points, "asr_top1")
-    floor = accuracy[0] - loss - _ROUNDING
-    return min(s for a, s in zip(accuracy, asr, strict=True) if a >= floor)
 
 
 def removed(baseline: Card, defense: Card, losses: Sequence[float]) -> float:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from bdbench.cards.fit import UNTOLD, Table
 from bdbench.cards.text import counted, percent
 from bdbench.leaderboard.folder import runs_here
 from bdbench.leaderboard.rank import AXES, NONE, Axis, Group, Row
@@ -15,8 +15,6 @@ from bdbench.schema import Cleaned, Reported, Statistic
 from bdbench.statistics import Mean
 
 TITLES = {"defense": "Defenses", "attack": "Attacks", "objective": "Objectives"}
-UNTOLD = "≈"
-"""Marks a row that is not distinguishable from the best."""
 NOTHING = "No measured rows yet."
 LEGEND = (
     ("ASR", "of the blind selection, in per cent: the mean over the seeds with Student's 95 %"
@@ -42,19 +40,6 @@ _RULE: dict[Axis, str] = {
     "objective": "Ranked by the ASR that the best defense leaves of the worst attack, lowest"
     " first.",
 }
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of strings; figures of ours are Markup, everything else is to be escaped."""
-
-    title: str
-    head: tuple[str, ...]
-    """Of ours throughout: it holds names of the track alone."""
-    right: frozenset[int]
-    """Columns of figures."""
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
 
 
 def tables(standing: Standing, *, brief: bool = False) -> Iterator[Table]:

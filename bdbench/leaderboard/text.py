@@ -9,20 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from bdbench.cards import escape
 from bdbench.cards.escape import clean
+from bdbench.cards.fit import UNTOLD, Fitted, Table
 from bdbench.leaderboard.compare import Comparison
-from bdbench.leaderboard.fit import Fitted
 from bdbench.leaderboard.rank import AXES, Axis
 from bdbench.leaderboard.standing import Standing
-from bdbench.leaderboard.tables import (
-    LEGEND,
-    NOTHING,
-    UNTOLD,
-    Table,
-    declared,
-    facts,
-    interval,
-    tables,
-)
+from bdbench.leaderboard.tables import LEGEND, NOTHING, declared, facts, interval, tables
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -11,6 +11,7 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
+from bdbench.cards.fit import Fitted
 from bdbench.cards.matrix import matrix
 from bdbench.cards.select import select, verdict
 from bdbench.cards.text import clean, figure, markdown, percent, place, setting, summary
@@ -157,9 +158,10 @@ def test_terminal_ends_with_what_needs_no_shape(make):
 @pytest.mark.parametrize("text", ATTACKS)
 def test_no_string_reaches_the_matrix_as_markup_or_control(make, text):
     console = Console(file=io.StringIO(), width=4000, color_system=None)
-    console.print(matrix([poisoned_with(make, text)]))
+    console.print(Fitted(matrix([poisoned_with(make, text)])))
     shown = console.file.getvalue()
-    assert shown.count(clean(text)) == 3
+    # A table may break a line before a bracket.
+    assert shown.replace(" ", "").count(clean(text).replace(" ", "")) == 3
     assert all(c.isprintable() or c == "\n" for c in shown)
 
 

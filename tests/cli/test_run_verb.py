@@ -117,10 +117,14 @@ def test_several_cells_print_a_matrix_and_each_stage_runs_once(
     done = cli(*SMOKE, "--defense", "cleanclip", "--defense", "none", "--defense", "none")
     assert done.status == 0, done.err
     table = [line.split() for line in done.out.splitlines()]
-    assert table[1][:5] == ["attack", "objective", "defense", "seed", "status"]
-    rows = [line[:5] for line in table if line[:1] == ["badnet"]]
+    assert table[0][:4] == ["attack", "objective", "defense", "status"]
+    rows = [line[:4] for line in table if line[:1] == ["badnet"]]
     assert rows == [
-        ["badnet", "mmcl_ssl", defense, "0", "attack_failed"] for defense in ("cleanclip", "none")]
+        ["badnet", "mmcl_ssl", defense, "attack_failed"] for defense in ("cleanclip", "none")]
+    assert "clean/ASR in per cent; seed 0" in done.out.splitlines()
+    (folder,) = re.findall(r"^matrix: (.*)$", done.out, re.MULTILINE)
+    assert {path.name for path in Path(folder).iterdir()} == {
+        "matrix.csv", "matrix.md", "heat-badnet.png", "frontier-mmcl_ssl.png"}
     assert sum(line.startswith("card: ") for line in done.out.splitlines()) == 2
     ran = [line.split("  ")[0].split()[-1] for line in done.err.splitlines()]
     assert ran.count("pretrain") == ran.count("data") == 1
@@ -132,18 +136,22 @@ def test_plan_runs_nothing_and_counts_what_is_there(
     done = bdbench(*SMOKE, "--plan", home=tmp_path / "none")
     assert (done.returncode, done.stderr) == (0, "")
     assert not (tmp_path / "none").exists()
-    rows = [line.split() for line in done.stdout.splitlines()]
-    assert done.stdout.startswith("1 cell, 9 stages\n")
-    assert rows[1:] == [
-        ["stage", "nodes", "reused", "to", "run"], ["data", "1", "0", "1"],
-        ["poison", "1", "0", "1"], ["pretrain", "1", "0", "1"], ["defend", "2", "0", "2"],
-        ["evaluate", "3", "0", "3"], ["card", "1", "0", "1"]]
+    first, head, *rows, last = done.stdout.splitlines()
+    assert (first, head.split()) == (
+        "1 cell, 9 stages", ["stage", "nodes", "reused", "to", "run", "work", "GB"])
+    assert [row.split() for row in rows] == [
+        [stage, n, "0", n, "?", "?"] for stage, n in (
+            ("data", "1"), ("poison", "1"), ("pretrain", "1"), ("defend", "2"), ("evaluate", "3"),
+            ("card", "1"))]
+    assert last == (
+        "not counted, because no stage like it has run here: 1 data, 1 poison, 1 pretrain,"
+        " 2 defend, 3 evaluate, 1 card")
     done = bdbench(*SMOKE, "--seed", "0", "--seed", "1", "--plan", "--json", home=shared_store)
     nodes = json.loads(done.stdout)
     reused = [node["key"] for node in nodes if node["reused"]]
     assert len(nodes) == 18
     assert {stage.key for stage in smoke_card.provenance.stages} <= set(reused)
-    assert {"stage", "key", "label", "reused", "inputs"} == set(nodes[0])
+    assert {"stage", "key", "label", "reused", "inputs", "seconds"} == set(nodes[0])
 
 
 def test_all_stands_for_every_name_and_stages_are_shared(cli: Cli) -> None:

@@ -12,9 +12,9 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
+from bdbench.cards.fit import fit, lines, split
 from bdbench.errors import CheckFailed
 from bdbench.leaderboard.build import build, check, generated
-from bdbench.leaderboard.fit import fit, lines, split
 from bdbench.leaderboard.folder import LARGEST
 from bdbench.leaderboard.standing import standings
 from bdbench.leaderboard.tables import NOTHING, facts, tables

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bdbench.cards.frontiers import LOSSES
 from bdbench.leaderboard.folder import load, load_track, names
 from bdbench.leaderboard.standing import standing
 from bdbench.registry import share_dir
-from tests.leaderboard.evidence_figure import COMMAND, LOSSES, curves, draw
+from tests.leaderboard.evidence_figure import COMMAND, curves, draw
 
 FOLDER = share_dir("leaderboards")
 DRAWN = [name for name in names() if (FOLDER / name / "evidence").is_dir()]
@@ -40,7 +41,8 @@ def test_the_curves_are_those_of_the_statistic(track: str) -> None:
     drawn = curves(track)
     at = [int(np.flatnonzero(np.isclose(LOSSES, loss))[0]) for loss in declared.losses]
     for objective in declared.objectives:
-        gap = drawn[objective, declared.baseline] - drawn[objective, declared.defense]
+        lines = {name: np.array(seeds) for name, seeds in drawn[objective].items()}
+        gap = lines[declared.baseline] - lines[declared.defense]
         assert gap[:, at].mean() == pytest.approx(found.removed[objective].value, abs=1e-9)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bdbench.leaderboard.statistic import finding, lowest_asr, removed
+from bdbench.cards.select import lowest_asr
+from bdbench.leaderboard.statistic import finding, removed
 from bdbench.schema import Cell, Gate, Statistic
 from tests.leaderboard.conftest import TRACK, card_of, point
 

@@ -9,16 +9,30 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from bdbench.cards.escape import clean
-from bdbench.leaderboard.tables import UNTOLD, Table
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
+UNTOLD = "≈"
+"""Marks a row that is not distinguishable from the best."""
 GAP = 2
 """Blank columns between two columns."""
 _WHOLE = re.compile(rf"\[[^\]]*\]|\S+(?: [/{UNTOLD}])?")
 
 Rows = Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of strings; figures of ours are Markup, everything else is to be escaped."""
+
+    title: str
+    head: tuple[str, ...]
+    """Of ours throughout, or names that are to be escaped as well."""
+    right: frozenset[int]
+    """Columns of figures."""
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
 
 
 @dataclass(frozen=True)
