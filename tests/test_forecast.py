@@ -117,7 +117,8 @@ def test_costs_are_those_of_the_like_whatever_the_seed_the_attack_and_the_rates(
         todo, found = costs(**changes)
         sizes = {key: cost.bytes for key, cost in found.items()}
         (start,) = (one for one in todo.nodes.values() if one.label.endswith("/ start"))
-        assert found[start.key].read == sum(sizes[key] for key in start.inputs.values())
+        reads = sum(sizes[key] for key in start.inputs.values())
+        assert found[start.key].read == pytest.approx(reads, rel=1e-3)  # medians, of likes
         assert set(found) == set(todo.nodes)
         assert all(math.isfinite(cost.seconds) and cost.bytes > 0 for cost in found.values())
     registry_changes = {"recipe": {"pretrain": {"epochs": 77}}}

@@ -43,6 +43,8 @@ class OnSlurm:
 
     name = "Slurm"
     most = 200
+    executor = "slurm"
+    """Of submitit."""
 
     def __init__(self, work: Work) -> None:
         """BdbenchError where submitit or Slurm is missing."""
@@ -56,15 +58,15 @@ class OnSlurm:
             raise BdbenchError(
                 "there is no `sbatch` here", "run it on a machine that submits to Slurm"
             )
-        self._executor = submitit.AutoExecutor
+        self._make = submitit.AutoExecutor
         cpus = _ask("sinfo", "--noheader", "--format=%c").split()
         self._cores = max(int(number.rstrip("+")) for number in cpus)
 
     def submit(self, node: Node, folder: Path) -> str:
         """`sbatch` it; BdbenchError with what Slurm says against it."""
         threads = min(node.threads, self._cores)
-        executor = self._executor(
-            folder=str(folder), cluster="slurm", slurm_max_num_timeout=_LIMITS
+        executor = self._make(
+            folder=str(folder), cluster=self.executor, slurm_max_num_timeout=_LIMITS
         )
         executor.update_parameters(
             name=f"bdbench-{node.stage}-{node.key}", nodes=1, tasks_per_node=1,
