@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
 from bdbench.errors import BdbenchError
 from bdbench.models import MEAN, MODEL_CONFIGS, STD, config, image_size
 from bdbench.schema import Model, ModelFile
+from bdbench.tensors import save_tensors
 from bdbench.vision import declare_operators
 
 MAX_SCALE = 100.0
@@ -142,7 +143,7 @@ class Clip:
 
     def save(self, folder: Path) -> None:
         """Write `model.safetensors` and `model.json`."""
-        save_file(self.state(), folder / "model.safetensors")
+        save_tensors(self.state(), folder / "model.safetensors")
         (folder / "model.json").write_text(self.file.text(), encoding="utf-8")
 
     def state(self) -> dict[str, Tensor]:

@@ -13,7 +13,6 @@ from typing import cast
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bdbench.api import Features, Objective
@@ -24,6 +23,7 @@ from bdbench.errors import CellFailed
 from bdbench.group import Group, global_norms
 from bdbench.hashing import derive_seed
 from bdbench.schema import Augment, Hardware, Training
+from bdbench.tensors import save_tensors
 
 REPORT_EVERY = 0.5
 """Seconds between progress reports."""
@@ -207,7 +207,7 @@ def _save(
         for name, value in slot.items():
             tensors[f"adam.{i}.{name}"] = value.contiguous().clone()
     aside = path.with_suffix(".new")
-    save_file(tensors, aside, metadata={"log": json.dumps(log)})
+    save_tensors(tensors, aside, metadata={"log": json.dumps(log)})
     aside.replace(path)
 
 

@@ -17,7 +17,7 @@ from bdbench.plan import Node, Plan, cells, plan
 from bdbench.registry import Registry
 from bdbench.resolve import UNKNOWN, Overrides, with_checkpoint
 from bdbench.schema import Card
-from bdbench.store import Store
+from bdbench.store import Store, disk_errors
 
 PLACES = ("here", "ray", "slurm")
 """Where a plan can run: this machine, a cluster of Ray, or one of Slurm."""
@@ -57,13 +57,15 @@ def execute(
     `strict`: BdbenchError, before any training, where files of the dataset cannot be used.
     `keep_going`: a node that fails takes along only what reads it; returns those that failed.
     """
-    store.prepare()
     waiting: dict[str, Node] = {}
-    for key, node in todo.nodes.items():
-        if store.find(node.stage, key) is None:
-            waiting[key] = node
-        else:
-            listen(NodeEvent("reused", node))
+    with disk_errors(store.root):
+        for key, node in todo.nodes.items():
+            if store.find(node.stage, key) is None:
+                waiting[key] = node
+            else:
+                listen(NodeEvent("reused", node))
+    if waiting:  # of another user's store, what is there can be had
+        store.prepare()
     for text in store.taken_notes():
         listen(NodeEvent("note", next(iter(todo.nodes.values())), {"text": text}))
     graph = Graph(waiting)

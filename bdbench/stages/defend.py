@@ -12,7 +12,7 @@ from threading import Thread
 from typing import Any, cast
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from bdbench.api import Objective, Repair
@@ -24,6 +24,7 @@ from bdbench.hashing import derive_seed
 from bdbench.schema import Augment, Hardware, Training
 from bdbench.stages import Context, Inputs
 from bdbench.store import RESUME
+from bdbench.tensors import save_tensors
 from bdbench.train import EpochLog, Progress, Report, fit
 
 
@@ -48,7 +49,7 @@ def budget_for(
 
     def snapshot(clip: Clip, step: int) -> None:
         aside = work / RESUME / "snapshot.new"
-        save_file(clip.state(), aside)
+        save_tensors(clip.state(), aside)
         aside.replace(work / f"step-{step:04d}.safetensors")
 
     def run_fit(clip: Clip, objective: Objective, training: Training) -> Clip:

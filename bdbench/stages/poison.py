@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from bdbench.api import Attack, Target
 from bdbench.data import DataCache, Pairs, PoisonedPairs, RowRng, Trigger
@@ -24,6 +24,7 @@ from bdbench.schema import Strict
 from bdbench.sources import all_named
 from bdbench.stages import Context, Inputs
 from bdbench.store import Artifact
+from bdbench.tensors import save_tensors
 
 
 class PoisonFile(Strict):
@@ -72,7 +73,7 @@ def run(spec: Mapping[str, Any], inputs: Inputs, work: Path, context: Context) -
     frame = pd.DataFrame(rows, columns=["row", "position", "before", "after"])
     frame = frame.astype({"row": "int64", "position": "int64"})
     frame.to_parquet(work / "rows.parquet", compression="zstd", index=False)
-    save_file(state, work / "state.safetensors")
+    save_tensors(state, work / "state.safetensors")
     file = PoisonFile(
         attack=spec["attack"], target=target.name, label=label, seed=seed, requested=requested,
         poisoned=len(rows), pairs=len(pairs),

@@ -73,7 +73,7 @@ class Store:
         path = self._path(stage, key)
         try:
             manifest = Manifest.model_validate_json((path / "manifest.json").read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             if path.exists():
                 self._set_aside(path, "it has no manifest")
             return None
