@@ -63,14 +63,14 @@ def bare_seconds(home: Path) -> float:
     clip = Clip.build(recipe.model, pairs.captions, 0)
     torch.set_num_threads(recipe.threads.pretrain)
     batches = ready(clip, objective, pairs, recipe.pretrain.batch)
-    seconds = loop(clip, objective, batches, recipe.pretrain)
+    seconds = loop(clip, objective, batches, recipe.pretrain).whole
     torch.set_num_threads(recipe.threads.defend)
     defends = [n for n in nodes if n.stage == "defend"]
     defense = registry.build("defense", defends[0].spec["defense"])
     assert isinstance(defense, FineTuning)
     training = Training(lr=defense.lr, epochs=defense.epochs, batch=defense.batch)
     batches = ready(clip, defense.objective(), data.pairs("budget"), training.batch)
-    one = loop(clip, defense.objective(), batches, training)
+    one = loop(clip, defense.objective(), batches, training).whole
     return seconds + len(defends) * one / min(cores(), len(defends))
 
 
