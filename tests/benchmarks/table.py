@@ -37,8 +37,8 @@ def spread(values: Sequence[float], form: str = ".2f") -> str:
 
 
 def render(rows: Iterable[Row]) -> str:
-    """The whole table."""
-    return _HEAD + "".join(map(str, rows))
+    """The whole table; of rows of the same name, the last."""
+    return _HEAD + "".join(map(str, {row.what: row for row in rows}.values()))
 
 
 def merged(text: str, rows: Sequence[Row]) -> str:

@@ -29,7 +29,8 @@ def test_samples_per_second(
     what = f"training with `{objective}` over its bare loop: {size.name}"
     least = LEAST[objective]
     if size in GPU and not torch.cuda.is_available():
-        measured(what, NO_GPU, f"at least {least}")
+        measured(f"training with `{objective}` over its bare loop, on a GPU", NO_GPU,
+                 f"at least {least}")
         pytest.skip(NO_GPU)
     stage = prepare(tmp_path, objective, overrides=size.overrides)
     ratios, speeds = [], []
