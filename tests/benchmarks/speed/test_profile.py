@@ -56,15 +56,16 @@ def test_where_time_and_memory_go(
         use = utilisation(size, objective, found["flops"], tmp_path / "again")
         figure += f", {found['gpu_memory'] / 1e9:.1f} GB of the GPU's, of whose FLOP/s {use}"
     measured(what, figure)
-    print(f"\n{objective}, {size.name}: {1e3 * whole:.1f} ms a step, {told}; besides {once:.1f} s"
-          " once: " + ", ".join(f"{name} {seconds.get(name, 0.0):.2f}" for name in ONCE)
-          + f"; {found['flops'] / 1e9:,.1f} GFLOP a step, {found['flops'] / whole / 1e9:,.0f} GFLOP/s")
+    giga = found["flops"] / 1e9
+    print(f"\n{objective}, {size.name}: {1e3 * whole:.1f} ms a step, {told}; {giga:,.1f} GFLOP a"
+          f" step, {giga / whole:,.0f} GFLOP/s; besides {once:.1f} s once: "
+          + ", ".join(f"{name} {seconds.get(name, 0.0):.2f}" for name in ONCE))
     assert seconds["forward"] + seconds["backward"] > 0
     assert DRY or each["rest"] < 0.05 * whole
 
 
 def utilisation(size: Size, objective: str, flops: int, folder: Path) -> str:
-    """Share of the GPU's stated speed that training reaches, nothing being waited for in between."""
+    """Share of the GPU's stated speed that training reaches when no phase is waited for."""
     stage = prepare(folder, objective, overrides=size.overrides)
     each = stage.clocked(folder / "work", size.warm).each
     card = torch.cuda.get_device_name()
