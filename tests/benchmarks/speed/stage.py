@@ -69,7 +69,8 @@ class Stage:
 
     def clocked(self, work: Path, warm: int) -> Clock:
         """Run all of it, and tell when its steps began."""
-        clock, batch, clamp = Clock(self.device, warm), train._batch, Clip.clamp_scale
+        clock, steps = Clock(self.device, warm), self.steps
+        batch, clamp = train._batch, Clip.clamp_scale
 
         def begin(*given: Any) -> Any:
             clock.step()
@@ -77,7 +78,7 @@ class Stage:
 
         def end(clip: Clip) -> None:
             clamp(clip)
-            if len(clock.begun) == self.steps:
+            if len(clock.begun) == steps:
                 clock.end()
 
         with patch.object(train, "_batch", begin), patch.object(Clip, "clamp_scale", end):

@@ -49,6 +49,8 @@ class Sweep:
 
     registry: Registry
     todo: Plan
+    start: Store
+    """With the model, and what it rests on."""
     folder: Path
 
     @classmethod
@@ -59,12 +61,12 @@ class Sweep:
         todo = plan(registry, wanted, {k: dict(v) for k, v in overrides.items()})
         early = {key: node for key, node in todo.nodes.items()
                  if node.stage in ("data", "poison", "pretrain")}
-        execute(Plan(early, todo.stages), Store(folder / "start"))
-        return cls(registry, todo, folder)
+        execute(Plan(early, todo.stages), start := Store(folder / "start"))
+        return cls(registry, todo, start, folder)
 
     def ours(self, name: str) -> tuple[float, Card]:
         """Seconds of all that is left, evaluation of the starting model and card included."""
-        shutil.copytree(self.folder / "start", self.folder / name)
+        shutil.copytree(self.start.root, self.folder / name)
         store = Store(self.folder / name)
         begun = time.perf_counter()
         execute(self.todo, store)
@@ -74,7 +76,7 @@ class Sweep:
 
     def one_by_one(self, name: str, threads: int) -> tuple[float, list[Rates]]:
         """Seconds of every run with its evaluations, and their rates."""
-        store, nodes = Store(self.folder / "start"), self.todo.nodes
+        store, nodes = self.start, self.todo.nodes
         about = next(node for node in nodes.values() if node.stage == "evaluate")
         inputs = {role: store.open(self.todo.stages[key], key)
                   for role, key in about.inputs.items() if role in ("data", "tests", "poison")}
@@ -111,10 +113,13 @@ def rates_of(card: Card) -> list[Rates]:
     return list(runs.values())
 
 
-def test_one_by_one_gives_the_same_rates(tmp_path: Path) -> None:
-    sweep = Sweep.prepare(tmp_path, "smoke", {})
-    card, found = sweep.ours("ours")[1], sweep.one_by_one("theirs", 1)[1]
-    assert found == rates_of(card)
+def test_one_by_one_gives_the_same_rates(
+    smoke_card: Card, shared_store: Path, tmp_path: Path
+) -> None:
+    registry = Registry()
+    todo = plan(registry, [smoke_card.cell])
+    _, found = Sweep(registry, todo, Store(shared_store), tmp_path).one_by_one("theirs", 1)
+    assert found == rates_of(smoke_card)
     assert [len(rates) for rates in found] == [2, 2]
     assert len({str(rates) for run in found for rates in run.values()}) > 1
 
