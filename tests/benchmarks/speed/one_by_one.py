@@ -103,11 +103,10 @@ def _share(hits: Tensor) -> float:
 
 
 def run(
-    spec: Mapping[str, Any], inputs: Inputs, judge: Judge, registry: Registry, work: Path,
-    threads: int,
+    spec: Mapping[str, Any], inputs: Inputs, judge: Judge, registry: Registry, work: Path
 ) -> Rates:
     """A point of the sweep; `spec` and `inputs` are those of its defend stage."""
-    torch.set_num_threads(threads)
+    torch.set_num_threads(spec["threads"])
     defense = cast(Repair, registry.build("defense", spec["defense"]))
     data, found = DataCache(inputs["data"].path), Rates()
     clean = data.pairs("budget", spec["budget"])

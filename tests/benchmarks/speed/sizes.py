@@ -18,7 +18,7 @@ class Size:
 
     name: str
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
-    rounds: int = 5
+    rounds: int = 3
     warm: int = 0
     """Steps that do not count. 0: the whole stage counts, from opening files to writing them."""
 

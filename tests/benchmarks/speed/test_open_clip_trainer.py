@@ -31,7 +31,7 @@ from tests.benchmarks.table import DRY, spread
 
 ROOT = Path(__file__).parents[3]
 PACKS = Path(os.environ.get("BDBENCH_DATA") or ROOT.parent / "shared" / "datapacks")
-SHARDS, PAIRS, EPOCHS, ROUNDS = (1, 256, 1, 1) if DRY else (2, 8_000, 7, 3)
+SHARDS, PAIRS, EPOCHS, ROUNDS = (1, 256, 1, 1) if DRY else (2, 8_000, 7, 2)
 LEAST = 2.0
 OURS = [(1, 1)] if DRY else [(1, cores()), (cores(), 1)]
 """Processes and threads that are tried for an epoch of half of the pairs; the fastest counts."""
