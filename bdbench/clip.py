@@ -64,11 +64,11 @@ class WordTokenizer:
     def __call__(self, texts: Sequence[str] | str) -> Tensor:
         """int64 [n, context_length]."""
         texts = [texts] if isinstance(texts, str) else texts
-        tokens = torch.zeros(len(texts), self._length, dtype=torch.int64)
-        for row, text in zip(tokens, texts, strict=True):
-            ids = [self._ids.get(word, 2) for word in words_of(text)][: self._length - 2]
-            row[: len(ids) + 2] = torch.tensor([1, *ids, self._end])
-        return tokens
+        rows = []
+        for text in texts:
+            ids = [self._ids.get(word, 2) for word in words_of(text)[: self._length - 2]]
+            rows.append([1, *ids, self._end] + [0] * (self._length - 2 - len(ids)))
+        return torch.tensor(rows, dtype=torch.int64).view(len(rows), self._length)
 
 
 class Clip:

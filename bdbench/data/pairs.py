@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -13,6 +14,11 @@ from bdbench.api import Attack
 from bdbench.data.captions import Captions
 from bdbench.data.pixels import Pixels, decoded, read
 from bdbench.data.randomness import RowRng
+
+_KEPT = 2**31
+"""Bytes of stamped images that are kept: 3,000 of 224 px."""
+_STAMPED = 256
+"""Images that are stamped at a time for that."""
 
 
 class Images:
@@ -98,12 +104,28 @@ class PoisonedPairs(Pairs):
         self.device = pairs.device
         self._poisoned = torch.zeros(len(pairs), dtype=torch.bool)
         self._poisoned[positions] = True
+        self._positions = positions.sort().values
         self._trigger = trigger
+        self._kept: Tensor | None = None
 
     def images(self, index: Tensor) -> Tensor:
         """float32 [b, 3, h, w] in [0, 1], the trigger on the poisoned positions."""
         images = super().images(index)
         hit = self._poisoned[index].nonzero().squeeze(1)
         if len(hit):
-            images[hit] = self._trigger(images[hit], self.ids[index[hit]])
+            images[hit] = self._stamped(index[hit])
         return images
+
+    def _stamped(self, index: Tensor) -> Tensor:
+        """The images of poisoned positions, all of them stamped once where they can be kept.
+
+        It takes as long as the rest of a small batch, and on a GPU would wait for it in every step.
+        """
+        if 4 * math.prod(self.pixels.shape[1:]) * len(self._positions) > _KEPT:
+            return self._trigger(Images.images(self, index), self.ids[index])
+        if self._kept is None:
+            self._kept = torch.cat([
+                self._trigger(Images.images(self, at), self.ids[at])
+                for at in self._positions.split(_STAMPED)  # type: ignore[no-untyped-call]
+            ])
+        return self._kept[torch.searchsorted(self._positions, index)]

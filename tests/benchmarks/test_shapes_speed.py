@@ -8,12 +8,14 @@ import time
 import pytest
 
 from bdbench.datasets.shapes import Shapes
+from tests.benchmarks.conftest import Measured
+from tests.benchmarks.table import spread
 
 ROUNDS, LEAST = 5, 3000
 
 
 @pytest.mark.benchmark
-def test_images_per_second() -> None:
+def test_images_per_second(measured: Measured) -> None:
     """At 32 px; numpy uses one thread for all that is done here."""
     dataset, speeds = Shapes(train=6000), []
     for round_ in range(ROUNDS):
@@ -22,6 +24,5 @@ def test_images_per_second() -> None:
         seconds, busy = time.perf_counter() - wall, time.process_time() - cpu
         assert busy < 1.2 * seconds
         speeds.append(count / seconds)
-    print(f"\nshapes at 32 px: median {statistics.median(speeds):,.0f} images/s"
-          f" ({min(speeds):,.0f} to {max(speeds):,.0f}) of {ROUNDS}, at least {LEAST:,}")
+    measured("drawing images at 32 px", f"{spread(speeds, ',.0f')} a second", f"at least {LEAST:,}")
     assert statistics.median(speeds) >= LEAST

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from typing import ClassVar
+
+import numpy as np
 import pytest
 import torch
 
-from bdbench.api import Attack
+from bdbench.api import Attack, Target
 from bdbench.data import Images, Labelled, Pairs, PoisonedPairs, Trigger
+from bdbench.registry import Registry
 
 
 class Mark(Attack):
@@ -107,3 +111,45 @@ def test_labelled_images_are_images():
     assert isinstance(labelled, Images)
     assert torch.equal(labelled.images(torch.arange(3)), pairs.images(torch.arange(3)))
     assert labelled.classes == ["a"]
+
+
+class Counted(Mark):
+    """Counts the images that it stamps."""
+
+    stamped: ClassVar[list[int]] = []
+
+    def trigger(self, images, state, rng):
+        self.stamped.append(len(images))
+        return super().trigger(images, state, rng)
+
+
+@pytest.mark.parametrize("room", [2**31, 3 * 3 * 4 * 4 * 4 - 1])
+def test_each_image_is_stamped_once_where_all_can_be_kept(room, monkeypatch):
+    monkeypatch.setattr("bdbench.data.pairs._KEPT", room)
+    monkeypatch.setattr("bdbench.data.pairs._STAMPED", 2)
+    Counted.stamped.clear()
+    trigger, positions = Trigger(Counted(), {}, 7), torch.tensor([9, 2, 5])
+    pairs = PoisonedPairs(some_pairs(), positions, ["banana"] * 3, trigger)
+    whole = poisoned_pairs(some_pairs()).images(torch.arange(10))
+    for index in ([9, 1, 2], [5, 5, 0], [9, 2]):
+        assert torch.equal(pairs.images(torch.tensor(index)), whole[index])
+    assert Counted.stamped == ([2, 1] if room == 2**31 else [2, 2, 2])
+
+
+@pytest.mark.parametrize("name", ["badnet", "badnet_fixed", "blended", "label_consistent"])
+def test_kept_images_have_the_bits_of_those_stamped_in_any_batch(name, monkeypatch):
+    registry = Registry()
+    ref, _ = registry.resolve("attack", name, overrides={"size": 4} if name != "blended" else {})
+    attack, pairs = registry.build("attack", ref.identity()), some_pairs(300, 16)
+    target = Target("banana", 0, ("a {}",))
+    state = attack.prepare(pairs, target, np.random.default_rng(0))
+    positions, trigger = torch.arange(0, 300, 2), Trigger(attack, state, 7)
+    index = torch.randperm(300, generator=torch.Generator().manual_seed(1))
+
+    def read(room):
+        monkeypatch.setattr("bdbench.data.pairs._KEPT", room)
+        poisoned = PoisonedPairs(pairs, positions, ["banana"] * 150, trigger)
+        return torch.cat([poisoned.images(at) for at in index.split(7)])
+
+    assert torch.equal(read(2**31), read(0))
+    assert not torch.equal(read(0), pairs.images(index))

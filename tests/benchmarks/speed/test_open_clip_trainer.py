@@ -1,0 +1,133 @@
+"""Training over several epochs from JPEG shards, against open_clip's own trainer.
+
+The same model, tokens, pairs, batch, epochs, precision and optimiser; each from its own start to
+the weights on disk. bdbench decodes the shards once, those of the tests too, and that counts.
+open_clip's trainer decodes and crops in every epoch; it is given unpacked shards, no evaluation, no
+checkpoint but the last, and like bdbench the settings with which it was the fastest.
+"""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from bdbench.environment import cores
+from bdbench.registry import Registry
+from tests.benchmarks.conftest import Measured
+from tests.benchmarks.table import DRY, spread
+
+ROOT = Path(__file__).parents[3]
+PACKS = Path(os.environ.get("BDBENCH_DATA") or ROOT.parent / "shared" / "datapacks")
+SHARDS, PAIRS, EPOCHS, ROUNDS = (1, 256, 1, 1) if DRY else (2, 8_000, 7, 2)
+LEAST = 2.0
+OURS = [(1, 1)] if DRY else [(1, cores()), (cores(), 1)]
+"""Processes and threads that are tried for an epoch of half of the pairs; the fastest counts."""
+THEIRS = [(1, 1)] if DRY else [(workers, threads) for workers in (1, 2) for threads in (1, 2)]
+"""The same of open_clip's trainer: workers and threads. It trains in one process on a CPU."""
+
+
+def train(who: str, job: Mapping[str, Any]) -> dict[str, Any]:
+    """A run of `trainers.py`, with the seconds from its start to its end as `whole`."""
+    begun = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.speed.trainers", who, json.dumps(job)],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+        env={**os.environ, "BDBENCH_DATA": str(PACKS)},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {"whole": time.perf_counter() - begun, **json.loads(done.stdout.splitlines()[-1])}
+
+
+def unpacked(folder: Path) -> str:
+    """The shards as plain tar files; returns the pattern that names them."""
+    for i in range(SHARDS):
+        packed = PACKS / f"cococap-train-72-{i:04}.tar.gz"
+        (folder / f"{i}.tar").write_bytes(gzip.decompress(packed.read_bytes()))
+    return f"{folder}/{{0..{SHARDS - 1}}}.tar"
+
+
+def shapes(run: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Of every tensor of the model, by name."""
+    path = Path(run["model"])
+    if path.is_dir():
+        with safe_open(path / "model.safetensors", "pt") as file:
+            return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    state = torch.load(path, weights_only=True)["state_dict"]
+    return {name: list(value.shape) for name, value in state.items()}
+
+
+@pytest.mark.benchmark
+@pytest.mark.timeout(7200)
+@pytest.mark.skipif(not PACKS.exists(), reason="needs the COCO shards in ../shared/datapacks")
+@pytest.mark.skipif(
+    importlib.util.find_spec("webdataset") is None,
+    reason="needs open_clip's trainer: pip install 'open_clip_torch[training]'",
+)
+def test_samples_per_second(measured: Measured, tmp_path: Path) -> None:
+    training = Registry().recipe("coco_mini").training("mmcl")
+    shards, model = unpacked(tmp_path), ""
+
+    def ours(name: str, settings: tuple[int, int], epochs: int, pairs: int) -> dict[str, Any]:
+        hardware, threads = {"processes": settings[0]}, {"pretrain": settings[1]}
+        files = f"cococap-train-72-{{0000..{SHARDS - 1:04}}}.tar.gz"
+        return train("ours", {"folder": str(tmp_path / name), "overrides": {
+            "recipe": {
+                "pretrain": {"epochs": epochs}, "threads": threads,
+                **({"hardware": hardware} if settings[0] > 1 else {}),
+            },
+            "dataset": {"train": {"files": files, "stop": pairs}, "digest": ""},
+        }})
+
+    def theirs(name: str, settings: tuple[int, int], epochs: int, pairs: int) -> dict[str, Any]:
+        return train("theirs", {
+            "folder": str(tmp_path / name), "model": model, "shards": shards, "samples": pairs,
+            "workers": settings[0], "threads": settings[1],
+            "training": training.model_copy(update={"epochs": epochs}).model_dump(),
+        })
+
+    best = []
+    for side, settings in ((ours, OURS), (theirs, THEIRS)):
+        tried = {}
+        for one in settings:
+            run = side(f"{side.__name__}-{one[0]}-{one[1]}", one, 1, max(PAIRS // 2, 256))
+            tried[one] = run["samples"] / run["training"]
+            model = model or run["model"]
+            print(f"\n{side.__name__}, {one[0]} processes or workers, {one[1]} threads:"
+                  f" {tried[one]:,.0f} pairs/s in an epoch")
+        best.append(max(tried, key=tried.__getitem__))
+    ratios, once, later, speeds = [], [], [], []
+    for i in range(ROUNDS):
+        other = theirs(f"theirs-{i}", best[1], EPOCHS, PAIRS)
+        own = ours(f"ours-{i}", best[0], EPOCHS, PAIRS)
+        assert shapes(own) == shapes(other)
+        assert own["samples"] == pytest.approx(other["samples"], rel=0.01)
+        ratios.append(own["samples"] / own["whole"] / (other["samples"] / other["whole"]))
+        later.append(own["samples"] / own["training"] / (other["samples"] / other["training"]))
+        once.append(own["decoding"])
+        speeds.append((own["samples"] / own["whole"], other["samples"] / other["whole"]))
+        print(f"round {i + 1}: {speeds[-1][0]:,.0f} against {speeds[-1][1]:,.0f} pairs/s; loss at"
+              f" the end {own['loss']:.3f} and {other['loss']:.3f}")
+    us, them = (statistics.median(one) for one in zip(*speeds, strict=True))
+    measured(
+        f"{EPOCHS} epochs of {PAIRS:,} pairs of `coco_mini` from JPEG shards, over open_clip's own"
+        " trainer",
+        f"{spread(ratios)}; {us:,.0f} against {them:,.0f} pairs/s", f"at least {LEAST}",
+    )
+    measured(
+        "the same an epoch, once the images are decoded",
+        f"{spread(later)}; decoding {statistics.median(once):.0f} s",
+    )
+    assert DRY or statistics.median(ratios) >= LEAST
