@@ -63,39 +63,41 @@ def run_node(
         return False
 
 
-def _answer(out: TextIO, event: Event) -> None:
-    out.write(json.dumps(event) + "\n")
-    out.flush()
+def work(job: Mapping[str, Any], report: Callable[[Event], None]) -> None:
+    """Do a job of `execute.pool.Work`; its last event is `done` or `error`."""
+    store = Store(Path(job["store"]))
+    registry = Registry(map(Path, job["plugins"]))
+    try:
+        reused = run_node(
+            store, registry, job["node"], lambda told: report({"event": "progress", **told}),
+            job["files"], job["gpus"],
+        )
+    except BdbenchError as error:
+        kind = "disk" if isinstance(error, DiskError) else (
+            "cell" if isinstance(error, CellFailed) else "input"
+        )
+        report({"event": "error", "message": error.message, "hint": error.hint, "kind": kind})
+    except Exception as error:
+        log = store.root / "work" / job["node"]["key"] / RESUME / "traceback.txt"
+        hint = "the traceback is lost"
+        try:
+            log.write_text(traceback.format_exc(), encoding="utf-8")
+            hint = f"`{log}` has the traceback"
+        except OSError:
+            pass
+        report({"event": "error", "message": f"{type(error).__name__}: {error}", "hint": hint,
+                "kind": "cell"})
+    else:
+        report({"event": "done", "reused": reused, "notes": store.taken_notes()})
 
 
 def _serve(jobs: TextIO, out: TextIO) -> None:
+    def answer(event: Event) -> None:
+        out.write(json.dumps(event) + "\n")
+        out.flush()
+
     for line in iter(jobs.readline, ""):
-        job = json.loads(line)
-        store = Store(Path(job["store"]))
-        registry = Registry(map(Path, job["plugins"]))
-        try:
-            reused = run_node(
-                store, registry, job["node"], lambda e: _answer(out, {"event": "progress", **e}),
-                job["files"], job["gpus"],
-            )
-        except BdbenchError as error:
-            kind = "disk" if isinstance(error, DiskError) else (
-                "cell" if isinstance(error, CellFailed) else "input"
-            )
-            _answer(out, {"event": "error", "message": error.message, "hint": error.hint,
-                          "kind": kind})
-        except Exception as error:
-            log = store.root / "work" / job["node"]["key"] / RESUME / "traceback.txt"
-            hint = "the traceback is lost"
-            try:
-                log.write_text(traceback.format_exc(), encoding="utf-8")
-                hint = f"`{log}` has the traceback"
-            except OSError:
-                pass
-            _answer(out, {"event": "error", "message": f"{type(error).__name__}: {error}",
-                          "hint": hint, "kind": "cell"})
-        else:
-            _answer(out, {"event": "done", "reused": reused, "notes": store.taken_notes()})
+        work(json.loads(line), answer)
 
 
 def main() -> None:

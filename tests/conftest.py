@@ -5,15 +5,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from bdbench.environment import cores
 from bdbench.execute import run
 from bdbench.schema import Card
+from tests.inline import inlined
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process for what is timed or fills the machine by itself; else one per core."""
+    return 0 if config.option.markexpr in ("benchmark", "heavy") else cores()
 
 
 def invoke(*words: str) -> str:
@@ -38,6 +45,13 @@ def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def smoke_card(shared_store: Path) -> Card:
     """The card of badnet x mmcl_ssl x cleanclip on the recipe `smoke`."""
     return run("badnet", "mmcl_ssl", "cleanclip", recipe="smoke", store=shared_store)
+
+
+@pytest.fixture(scope="module")
+def inline() -> Iterator[None]:
+    """Run without worker processes: for tests that are about what is computed, and not how."""
+    with inlined():
+        yield
 
 
 @pytest.fixture

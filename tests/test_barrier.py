@@ -32,6 +32,7 @@ from bdbench.stages import Context
 from bdbench.stages.defend import run as defend
 from bdbench.store import Artifact, Store
 from bdbench.worker import run_node
+from tests.inline import inlined
 
 SPY = """
     from bdbench import register
@@ -190,7 +191,8 @@ def vocabularies(
     smoke_card: Card, shared_store: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[list[str], Any]]:
     """By attack: the words in the order they were trained in, and the model that is handed over."""
-    run("none", "mmcl_ssl", "none", recipe="smoke", store=shared_store)
+    with inlined():
+        run("none", "mmcl_ssl", "none", recipe="smoke", store=shared_store)
     found = {}
     for attack in ("none", "badnet"):
         folder = tmp_path_factory.mktemp(attack)

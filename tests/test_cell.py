@@ -25,6 +25,7 @@ from bdbench.plan import cells, plan
 from bdbench.registry import Registry
 from bdbench.schema import Card
 from bdbench.store import Store
+from tests.inline import inlined
 from tests.mounts import in_namespace
 
 CELL = {"attack": "badnet", "objective": "mmcl_ssl", "defense": "cleanclip", "recipe": "smoke"}
@@ -100,13 +101,17 @@ def test_a_second_run_reuses_every_stage(smoke_card: Card, shared_store: Path) -
     assert {event.node.stage for event in events} == set(STAGES)
 
 
-def test_a_fresh_store_gives_the_same_card(smoke_card: Card, tmp_path: Path) -> None:
-    card, _ = rerun(tmp_path)
+def test_a_fresh_store_and_a_single_process_give_the_same_card(
+    smoke_card: Card, tmp_path: Path
+) -> None:
+    with inlined():
+        card, _ = rerun(tmp_path)
     assert card.without_times() == smoke_card.without_times()
 
 
 def test_any_seed_changes_the_figures(smoke_card: Card, shared_store: Path) -> None:
-    other = run("badnet", "mmcl_ssl", "none", recipe="smoke", seed=1, store=shared_store)
+    with inlined():
+        other = run("badnet", "mmcl_ssl", "none", recipe="smoke", seed=1, store=shared_store)
     assert other.trajectory[0].scores != smoke_card.trajectory[0].scores
 
 
@@ -150,7 +155,7 @@ def kill_during(store: Path, stage: str, wanted: list[str], delay: float) -> boo
 
 
 @pytest.mark.parametrize("stage", [
-    stage if stage in ("defend", "card") else pytest.param(stage, marks=pytest.mark.heavy)
+    stage if stage == "card" else pytest.param(stage, marks=pytest.mark.heavy)
     for stage in STAGES
 ])
 def test_killed_at_random_moments_of_a_stage_it_ends_in_the_same_card(
@@ -265,17 +270,6 @@ def test_a_corrupt_artifact_is_named_and_computed_again(
     assert card.without_times() == smoke_card.without_times()
 
 
-def test_two_runs_at_once_compute_each_stage_once(smoke_card: Card, tmp_path: Path) -> None:
-    both = [
-        subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path)]) for _ in range(2)
-    ]
-    assert [process.wait(timeout=200) for process in both] == [0, 0]
-    card, events = rerun(tmp_path)
-    assert {event.kind for event in events} == {"reused"}
-    assert card.without_times() == smoke_card.without_times()
-    assert not (tmp_path / "corrupt").exists()
-
-
 @pytest.mark.parametrize("cores", [1, 4])
 def test_results_do_not_depend_on_how_many_run_at_once(
     cores: int, smoke_card: Card, shared_store: Path, tmp_path: Path,
@@ -323,6 +317,7 @@ def test_a_plugin_that_raises_fails_its_cell_and_keeps_the_rest(tmp_path: Path) 
     assert {"data", "poison", "pretrain"} <= stages
 
 
+@pytest.mark.heavy
 def test_a_full_disk_is_explained_and_the_run_completes_once_there_is_space(
     smoke_card: Card, shared_store: Path, tmp_path: Path
 ) -> None:

@@ -53,6 +53,9 @@ def wanted(defenses: Sequence[str], epochs: int = 2) -> Plan:
     return plan(registry, found, {"recipe": {"pretrain": {"epochs": epochs}}})
 
 
+BOTH = wanted(["none", "finetune"])
+
+
 def engine(
     store: Path, *defenses: str, epochs: int = 2, prefix: Sequence[str] = (sys.executable,)
 ) -> subprocess.Popen[str]:
@@ -76,11 +79,17 @@ def cards(store: Path, todo: Plan) -> list[object]:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
-    """The cards of two cells, made by one engine that nothing disturbs."""
-    store, todo = tmp_path_factory.mktemp("alone"), wanted(["none", "finetune"])
-    execute(todo, Store(store))
-    return cards(store, todo)
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of two cells, made by one engine that nothing disturbs."""
+    store = tmp_path_factory.mktemp("quiet")
+    execute(BOTH, Store(store))
+    return store
+
+
+@pytest.fixture(scope="module")
+def alone(quiet: Path) -> list[object]:
+    """The cards of the two."""
+    return cards(quiet, BOTH)
 
 
 def saved(store: Path) -> bool:
@@ -102,10 +111,9 @@ def test_two_engines_share_what_their_matrices_have_in_common(
 ) -> None:
     both = engine(tmp_path, "none", "finetune"), engine(tmp_path, "finetune", "none")
     events = [event for process in both for event in ended(process)[0]]
-    todo = wanted(["none", "finetune"])
     computed = Counter(key for kind, _, key in events if kind == "done")
-    assert computed == Counter(list(todo.nodes))
-    assert cards(tmp_path, todo) == alone
+    assert computed == Counter(list(BOTH.nodes))
+    assert cards(tmp_path, BOTH) == alone
     assert not (tmp_path / "corrupt").exists()
 
 
@@ -134,6 +142,7 @@ def as_user(user: int, group: int) -> tuple[str, ...]:
     pytest.skip("another user can reach no Python here that has the packages")
 
 
+@pytest.mark.heavy
 def test_two_users_of_a_group_share_a_store(alone: list[object], shared: Path) -> None:
     """The first is killed while it trains; the second goes on from what the first has saved."""
     one, two = (as_user(user, OTHERS[0]) for user in OTHERS)
@@ -145,23 +154,20 @@ def test_two_users_of_a_group_share_a_store(alone: list[object], shared: Path) -
             engine(shared, "finetune", "none", prefix=one))
     for process in both:
         ended(process)
-    todo = wanted(["none", "finetune"])
-    assert cards(shared, todo) == alone
+    assert cards(shared, BOTH) == alone
     owners = {a.path.stat().st_uid for a in Store(shared).artifacts()}
     assert owners <= set(OTHERS)
     assert not (shared / "corrupt").exists()
 
 
-def test_a_store_of_another_user_is_read_and_not_written(
-    alone: list[object], shared: Path
-) -> None:
-    execute(wanted(["none"]), Store(shared / "home"))
+def test_a_store_of_another_user_is_read_and_not_written(quiet: Path, shared: Path) -> None:
+    shutil.copytree(quiet, shared / "home")
     before = sorted(shared.rglob("*"))
     stranger = as_user(OTHERS[1], OTHERS[1])
-    events, _ = ended(engine(shared / "home", "none", prefix=stranger))
+    events, _ = ended(engine(shared / "home", "none", "finetune", prefix=stranger))
     assert {kind for kind, *_ in events} == {"reused"}
     assert sorted(shared.rglob("*")) == before
-    _, said = ended(engine(shared / "home", "none", "finetune", prefix=stranger), status=1)
+    _, said = ended(engine(shared / "home", "none", "cleanclip", prefix=stranger), status=1)
     assert said == (f"the store `{shared / 'home'}` is not writable\n\n"
                     "hint: set BDBENCH_HOME to a writable folder\n")
 
@@ -175,6 +181,7 @@ def test_a_store_that_cannot_be_read(shared: Path) -> None:
     assert f"the store `{shared / 'home'}` is not" in said
 
 
+@pytest.mark.heavy
 def test_a_store_that_becomes_read_only_keeps_what_it_has(
     alone: list[object], tmp_path: Path
 ) -> None:
@@ -201,46 +208,44 @@ def test_a_store_that_becomes_read_only_keeps_what_it_has(
     done = {a.manifest.key for a in Store(tmp_path).artifacts()}
     events, _ = ended(engine(tmp_path, "none", "finetune"))
     assert {key for kind, _, key in events if kind == "reused"} == done
-    todo = wanted(["none", "finetune"])
-    assert cards(tmp_path, todo) == alone
+    assert cards(tmp_path, BOTH) == alone
 
 
+@pytest.mark.heavy
 def test_locks_of_dead_processes_hold_nobody_up(alone: list[object], tmp_path: Path) -> None:
     """Killed in the middle, with a worker that dies too; locks of no process lie about as well."""
     process = engine(tmp_path, "none", "finetune")
     until(process, tmp_path)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    todo = wanted(["none", "finetune"])
     left = sorted(path.name for path in (tmp_path / "locks").iterdir())
     assert any(name.startswith("run-") for name in left)
-    for key in todo.nodes:
+    for key in BOTH.nodes:
         (tmp_path / "locks" / f"{key}.lock").touch()
     ended(engine(tmp_path, "none", "finetune"))
-    assert cards(tmp_path, todo) == alone
+    assert cards(tmp_path, BOTH) == alone
     Store(tmp_path).gc()
 
 
 @pytest.mark.parametrize("hours", [-24, 24])
-def test_a_clock_that_jumps(hours: int, alone: list[object], tmp_path: Path) -> None:
+def test_a_clock_that_jumps(hours: int, quiet: Path, tmp_path: Path) -> None:
     """To the store, a clock that jumped is files of the future or of long ago."""
-    todo, store = wanted(["none"]), Store(tmp_path)
-    execute(todo, store)
+    shutil.copytree(quiet, tmp_path, dirs_exist_ok=True)
     moment = time.time() + 3600 * hours
     for path in tmp_path.rglob("*"):
         os.utime(path, (moment, moment))
     events: list[NodeEvent] = []
-    execute(todo, Store(tmp_path), listen=events.append)
+    execute(BOTH, Store(tmp_path), listen=events.append)
     assert {event.kind for event in events} == {"reused"}
-    (victim,) = (tmp_path / "objects" / "pretrain").glob("*/model.safetensors")
+    (victim,) = (tmp_path / "objects" / "poison").glob("*/state.safetensors")
     data = bytearray(victim.read_bytes())
     data[-1] ^= 1
     victim.write_bytes(data)
     if hours > 0:  # changed on the tick of the clock that it was written on
         os.utime(victim, (moment, moment))
     events.clear()
-    execute(todo, Store(tmp_path), listen=events.append)
+    execute(BOTH, Store(tmp_path), listen=events.append)
     (note,) = (event.data["text"] for event in events if event.kind == "note")
-    assert "`model.safetensors` does not match its sha256" in note
-    assert [event.node.stage for event in events if event.kind == "done"] == ["pretrain"]
-    assert cards(tmp_path, todo) == alone[:1]
+    assert "`state.safetensors` does not match its sha256" in note
+    assert [event.node.stage for event in events if event.kind == "done"] == ["poison"]
+    assert cards(tmp_path, BOTH) == cards(quiet, BOTH)

@@ -44,6 +44,7 @@ def checkout(
     return tmp_path
 
 
+@pytest.mark.heavy
 def test_the_path_of_a_contributor(checkout: Path) -> None:
     """Every command succeeds in the order of the page, and the badge ends on the board."""
     assert len(PATH) >= 12

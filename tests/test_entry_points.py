@@ -128,6 +128,7 @@ def test_a_cell_runs_with_methods_of_the_package(bdbench: Command, install: Inst
     assert all("third_class" in point["scores"] for point in card["trajectory"])
 
 
+@pytest.mark.heavy
 def test_the_example_keeps_the_contract(install: Install, tmp_path: Path) -> None:
     install()
     code = (

@@ -92,7 +92,7 @@ def one_step(folder: Path, processes: int, norms: str = "global", policy: str = 
     )
 
 
-@pytest.mark.parametrize("policy", ["", "autoaugment"])
+@pytest.mark.parametrize("policy", ["", pytest.param("autoaugment", marks=pytest.mark.heavy)])
 def test_two_processes_have_the_gradients_of_one(tmp_path: Path, policy: str) -> None:
     one_step(tmp_path, 1, policy=policy)
     one_step(tmp_path, 2, policy=policy)
@@ -109,6 +109,7 @@ def test_two_processes_have_the_gradients_of_one(tmp_path: Path, policy: str) ->
         torch.testing.assert_close(models[1][name], value, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.heavy
 def test_local_batch_norm_is_another_model(tmp_path: Path) -> None:
     one_step(tmp_path, 1)
     one_step(tmp_path, 2, norms="local")

@@ -170,11 +170,12 @@ def test_a_probe_of_one_class_says_it() -> None:
     assert found["linear"](unit(3, 3, 1)).tolist() == [2, 2, 2]
 
 
+pytestmark = pytest.mark.usefixtures("inline")
 DATA = {"retrieval": 120, "probe": 256}
 
 
 @pytest.fixture(scope="module")
-def tested(tmp_path_factory: pytest.TempPathFactory) -> tuple[Card, Store]:
+def tested(inline: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Card, Store]:
     store = tmp_path_factory.mktemp("store")
     card = run("badnet", "mmcl", "finetune", recipe="smoke", overrides={"dataset": DATA},
                store=store)

@@ -161,11 +161,12 @@ def test_gc_keeps_what_a_card_rests_on(store: Store) -> None:
     publish(store, "c" * 16, "card", {"pretrain": "b" * 16})
     publish(store, "d" * 16, "defend", {"pretrain": "b" * 16})
     store.workdir("e" * 16)
+    (store.root / "jobs" / "f").mkdir(parents=True)
     (store.root / "corrupt" / "x").mkdir(parents=True)
     would = store.gc(dry_run=True)
     assert len(list((store.root / "objects").glob("*/*"))) == 4
     assert [path.name for path in store.gc()] == [path.name for path in would]
-    assert [path.name for path in would] == ["d" * 16, "e" * 16, "x"]
+    assert [path.name for path in would] == ["d" * 16, "e" * 16, "f", "x"]
     left = sorted(path.name for path in (store.root / "objects").glob("*/*"))
     assert left == ["a" * 16, "b" * 16, "c" * 16]
 

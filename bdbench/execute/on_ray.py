@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,12 @@ class OnRay:
             quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
             try:
                 ray.init(address="auto", **quiet)
-            except ConnectionError:
+            except ConnectionError as error:
+                if address := os.environ.get("RAY_ADDRESS"):
+                    raise BdbenchError(
+                        f"no Ray answers at `{address}`, which RAY_ADDRESS names",
+                        "unset RAY_ADDRESS to have one started on this machine",
+                    ) from error
                 ray.init(num_cpus=cores(), include_dashboard=False, **quiet)
         nodes = ray.nodes()
         machines = [node["Resources"] for node in nodes if node["Alive"]]

@@ -2,6 +2,7 @@
 
     <root>/objects/<stage>/<key>/   manifest.json and the files it names
     <root>/work/<key>/              unfinished work, continued by the next run
+    <root>/jobs/                    what runs on a cluster, and what it says
     <root>/corrupt/                 artifacts whose bytes changed, set aside
     <root>/locks/                   one file per key being worked on
     <root>/checked/<key>            sizes and times of files whose bytes were found to be right
@@ -73,7 +74,7 @@ class Store:
         path = self._path(stage, key)
         try:
             manifest = Manifest.model_validate_json((path / "manifest.json").read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             if path.exists():
                 self._set_aside(path, "it has no manifest")
             return None
@@ -213,7 +214,7 @@ class Store:
         return found
 
     def gc(self, *, dry_run: bool = False) -> list[Path]:
-        """Delete artifacts that no card was made from, unfinished work, and corrupt artifacts.
+        """Delete artifacts that no card was made from, unfinished work, old jobs, what is corrupt.
 
         Returns what was (or would be) deleted. BdbenchError while a run uses the store.
         """
@@ -232,8 +233,8 @@ class Store:
                 keep.add(key)
                 todo.extend(artifacts[key].manifest.inputs.values())
         doomed = [a.path for key, a in artifacts.items() if key not in keep]
-        doomed += sorted((self.root / "work").glob("*"))
-        doomed += sorted((self.root / "corrupt").glob("*"))
+        for name in ("work", "jobs", "corrupt"):
+            doomed += sorted((self.root / name).glob("*"))
         if not dry_run:
             with disk_errors(self.root):
                 for path in doomed:

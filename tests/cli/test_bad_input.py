@@ -21,6 +21,8 @@ from PIL import Image
 from tests.cli.conftest import Cli
 from tests.sources.conftest import image_file, write_tar
 
+pytestmark = pytest.mark.usefixtures("inline")
+
 GOOD = image_file(1)
 WORDS = [
     "run", "--recipe", "smoke", "--attack", "badnet", "--objective", "mmcl", "--defense", "none",

@@ -33,6 +33,8 @@ from bdbench.worker import run_node
 from tests.cli.conftest import Cli
 
 open_clip = _open_clip()
+pytestmark = pytest.mark.usefixtures("inline")
+
 SMALL = "ViT-S-32-alt"
 DATA = {"train": 64, "budget": 32, "validation": 16, "test": 32}
 BUDGET = {"pairs": 32}
@@ -81,7 +83,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def card(file: Path, store: Path) -> Card:
+def card(inline: None, file: Path, store: Path) -> Card:
     return run(
         "badnet", defense="none", recipe="smoke", checkpoint=file, store=store,
         overrides={"recipe": {"model": SMALL, "budget": BUDGET}, "dataset": DATA},

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from bdbench.schema import Card
 from tests.cli.conftest import Cli
+
+pytestmark = pytest.mark.usefixtures("inline")
 
 LATE = """
 from pathlib import Path

@@ -20,6 +20,7 @@ from bdbench.statistics import rate
 from bdbench.store import Store
 from bdbench.submit import submit
 from bdbench.verify import Case, Report, verify
+from tests.inline import inlined
 
 TRACK = """\
 summary = "Smoke"
@@ -92,10 +93,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     undefended = root / "demo" / "submissions" / "none.json"
     plugin.write_text(PLUGIN)
     registry = Registry([plugin])
-    execute(plan(registry, cells(
-        registry, recipe="smoke", attacks=["none", "badnet"], objectives=["mmcl"],
-        defenses=["none", "mine"], seeds=[0],
-    )), store, [plugin])
+    wanted = cells(registry, recipe="smoke", attacks=["none", "badnet"], objectives=["mmcl"],
+                   defenses=["none", "mine"], seeds=[0])
+    with inlined():
+        execute(plan(registry, wanted), store, [plugin])
     submit("defense/none", "demo", authors=["bdbench"], store=store, root=root,
            out=undefended)
     (root / "demo" / "track.toml").write_text(
