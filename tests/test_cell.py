@@ -270,7 +270,7 @@ def test_a_corrupt_artifact_is_named_and_computed_again(
     assert card.without_times() == smoke_card.without_times()
 
 
-@pytest.mark.parametrize("cores", [1, 4])
+@pytest.mark.parametrize("cores", [1, pytest.param(4, marks=pytest.mark.heavy)])
 def test_results_do_not_depend_on_how_many_run_at_once(
     cores: int, smoke_card: Card, shared_store: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -162,6 +162,7 @@ def test_two_users_of_a_group_share_a_store(alone: list[object], shared: Path) -
 
 def test_a_store_of_another_user_is_read_and_not_written(quiet: Path, shared: Path) -> None:
     shutil.copytree(quiet, shared / "home")
+    (shared / "home").chmod(0o755)
     before = sorted(shared.rglob("*"))
     stranger = as_user(OTHERS[1], OTHERS[1])
     events, _ = ended(engine(shared / "home", "none", "finetune", prefix=stranger))

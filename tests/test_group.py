@@ -152,6 +152,7 @@ def test_a_cell_in_two_processes(tmp_path: Path) -> None:
     assert logs[0][0] == pytest.approx(logs[1][0], rel=0.02)
 
 
+@pytest.mark.heavy
 def test_processes_end_with_the_one_that_launched_them(tmp_path: Path) -> None:
     code = (
         "import sys\n"

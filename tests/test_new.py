@@ -48,6 +48,7 @@ def test_the_run_command_it_suggests_can_be_planned(kind: str, home: Path) -> No
     assert "1 cell, " in invoke(*words[1:], "--plan")
 
 
+@pytest.mark.heavy
 def test_a_file_may_be_called_like_a_module(home: Path) -> None:
     invoke("new", "defense", "random.py")
     assert "all " in invoke("check", "random.py")

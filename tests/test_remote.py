@@ -17,6 +17,7 @@ from bdbench.plan import STAGE_VERSIONS, STAGES
 from bdbench.schema import Card
 from bdbench.store import Store
 from bdbench.store.remote import LARGEST_MANIFEST, Moved, Remote, pull, push
+from tests.inline import inlined
 
 VERSIONS = {str(stage): version for stage, version in STAGE_VERSIONS.items()}
 CELL = {"attack": "badnet", "objective": "mmcl_ssl", "defense": "cleanclip", "recipe": "smoke"}
@@ -52,7 +53,8 @@ def test_a_pulled_model_need_not_be_trained(
     assert [one.outcome for one in pulled(tmp_path, str(place), wanted)] == ["moved", "moved"]
     assert [one.outcome for one in pulled(tmp_path, str(place), wanted)] == ["present", "present"]
     events: list[NodeEvent] = []
-    card = run(**CELL, store=tmp_path, listen=events.append)
+    with inlined():
+        card = run(**CELL, store=tmp_path, listen=events.append)
     assert {e.node.stage for e in events if e.kind == "reused"} == {"poison", "pretrain"}
     assert not {"poison", "pretrain"} & {e.node.stage for e in events if e.kind == "started"}
     assert card.without_times() == smoke_card.without_times()

@@ -195,6 +195,7 @@ def test_the_trigger_is_the_one_that_training_here_would_meet(card: Card, store:
     assert not torch.equal(one(images.clone(), ids), images)
 
 
+@pytest.mark.heavy
 def test_a_control_has_no_attack_to_look_for(file: Path, store: Path) -> None:
     control = run("none", "mmcl", "none", recipe="smoke", checkpoint=file, store=store,
                   overrides={"recipe": {"model": SMALL, "budget": BUDGET}, "dataset": DATA})

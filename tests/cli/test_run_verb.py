@@ -21,6 +21,7 @@ from bdbench.registry import Registry
 from bdbench.schema import Card
 from tests.cli.conftest import Cli
 from tests.conftest import Command
+from tests.inline import inlined
 
 SMOKE = ["run", "--recipe", "smoke"]
 LATE = """
@@ -230,7 +231,8 @@ def test_a_failed_cell_says_so_continues_later_and_leaves_no_trace(
     assert f'"{plugin}", line ' in log.read_text()
 
     flag.touch()
-    again = cli(*words)
+    with inlined():
+        again = cli(*words)
     assert again.status == 0, again.err
     path = Path(re.findall(r"card: (.*)", again.out)[0]).with_name("card.json")
     stages = Card.model_validate_json(path.read_bytes()).provenance.stages
@@ -239,7 +241,8 @@ def test_a_failed_cell_says_so_continues_later_and_leaves_no_trace(
     assert following(again.out) == [
         "bdbench", "run", "--attack", "none", "--objective", "mmcl", "--defense", "late",
         "--recipe", "smoke", "--set", "recipe.gate.lift=0", "--plugin", str(plugin)]
-    works(cli, following(again.out))
+    with inlined():
+        works(cli, following(again.out))
 
 
 def test_ctrl_c_says_that_the_same_command_continues(

@@ -277,6 +277,7 @@ def test_held_out_figures_may_not_exceed_what_the_seeds_foretell(
     assert "the undefended attack failed" in nothing.reason
 
 
+@pytest.mark.heavy
 def test_the_command_replays_and_signs(made: Made, tmp_path: Path, bdbench: Command) -> None:
     out = tmp_path / "badge.json"
     path = made.file(tmp_path)
