@@ -17,13 +17,13 @@ EPOCHS = 12
 """Of the pre-training: long enough to be cut."""
 
 
-def matrix(processes: int = 1) -> Plan:
+def matrix(processes: int = 1, epochs: int = EPOCHS) -> Plan:
     """Two cells of the recipe `smoke` that share a model."""
     registry = Registry()
     wanted = cells(registry, recipe="smoke", attacks=["badnet"], objectives=["mmcl"],
                    defenses=["none", "finetune"], seeds=[0])
     hardware = {"hardware": {"processes": processes}} if processes > 1 else {}
-    return plan(registry, wanted, {"recipe": {"pretrain": {"epochs": EPOCHS}, **hardware}})
+    return plan(registry, wanted, {"recipe": {"pretrain": {"epochs": epochs}, **hardware}})
 
 
 @dataclass

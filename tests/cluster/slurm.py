@@ -20,6 +20,7 @@ CONFIG = """
 ClusterName=bdbench
 SlurmctldHost={host}(127.0.0.1)
 AuthType=auth/munge
+AuthInfo=cred_expire=5
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
@@ -57,7 +58,7 @@ def running(folder: Path) -> Iterator[None]:
     Path("/run/munge").mkdir(exist_ok=True)
     shutil.chown("/run/munge", "munge", "munge")
     munge = Path("/run/munge/munged.pid")
-    own = not munge.exists()
+    own = not _alive(munge)
     try:
         if own:
             _start("setpriv", "--reuid=munge", "--regid=munge", "--clear-groups", "munged")
@@ -79,6 +80,13 @@ def running(folder: Path) -> Iterator[None]:
 def jobs() -> list[str]:
     """The numbers of the jobs that are queued or running."""
     return _says("squeue", "--noheader", "--format=%A").split()
+
+
+def _alive(pid: Path) -> bool:
+    """Whether the process of a pid file runs."""
+    with suppress(OSError, ValueError):
+        return Path(f"/proc/{int(pid.read_text())}").exists()
+    return False
 
 
 def _start(*command: str) -> None:
