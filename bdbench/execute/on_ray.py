@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import socket
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,15 +32,11 @@ class OnRay:
         self._ray, self._error = ray, RayError
         self._own = not ray.is_initialized()
         if self._own:
+            _answers(os.environ.get("RAY_ADDRESS", ""))
             quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
             try:
                 ray.init(address="auto", **quiet)
-            except ConnectionError as error:
-                if address := os.environ.get("RAY_ADDRESS"):
-                    raise BdbenchError(
-                        f"no Ray answers at `{address}`, which RAY_ADDRESS names",
-                        "unset RAY_ADDRESS to have one started on this machine",
-                    ) from error
+            except ConnectionError:
                 ray.init(num_cpus=cores(), include_dashboard=False, **quiet)
         nodes = ray.nodes()
         machines = [node["Resources"] for node in nodes if node["Alive"]]
@@ -95,3 +92,17 @@ class OnRay:
         """Stop Ray if it was started for this run."""
         if self._own:
             self._ray.shutdown()
+
+
+def _answers(address: str) -> None:
+    """BdbenchError where nothing listens; Ray itself would ask for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise BdbenchError(
+            f"nothing answers at `{address}`, where RAY_ADDRESS says that Ray is",
+            "`unset RAY_ADDRESS` to have a Ray started on this machine",
+        ) from error

@@ -128,6 +128,16 @@ def test_the_command_starts_a_cluster_of_its_own_and_is_quiet(tmp_path: Path) ->
     assert all(line.startswith("[") for line in done.stderr.splitlines()), done.stderr
 
 
+@needs_ray
+def test_an_address_where_nothing_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(BdbenchError) as caught:
+        execute(matrix(), Store(tmp_path), on="ray")
+    assert str(caught.value) == (
+        "nothing answers at `127.0.0.1:1`, where RAY_ADDRESS says that Ray is\n\n"
+        "hint: `unset RAY_ADDRESS` to have a Ray started on this machine")
+
+
 def test_without_ray_the_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
