@@ -41,7 +41,7 @@ def test_where_time_and_memory_go(
     size: Size, objective: str, measured: Measured, tmp_path: Path
 ) -> None:
     if size in GPU and not torch.cuda.is_available():
-        measured("FLOP utilisation and memory of a GPU", NO_GPU)
+        measured("the same on a GPU, and its FLOP utilisation", NO_GPU)
         pytest.skip(NO_GPU)
     found = profiled(size, objective, tmp_path)
     seconds, steps = found["seconds"], found["steps"]
@@ -50,8 +50,9 @@ def test_where_time_and_memory_go(
     whole = sum(each.values())
     shares = sorted(each.items(), key=lambda item: -item[1])
     told = ", ".join(f"{name} {took / whole:.1%}" for name, took in shares)
-    what = f"where a step's time goes, and the peak of memory: `{objective}`, {size.name}"
-    figure = f"{told}; {found['memory'] / 1e9:.2f} GB"
+    what = f"a step of `{objective}`, {size.name}"
+    large = [f"{name} {took / whole:.0%}" for name, took in shares if took / whole >= 0.015]
+    figure = f"{', '.join(large)}; peak of memory {found['memory'] / 1e9:.1f} GB"
     if size in GPU:
         use = utilisation(size, objective, found["flops"], tmp_path / "again")
         figure += f", {found['gpu_memory'] / 1e9:.1f} GB of the GPU's, of whose FLOP/s {use}"

@@ -142,7 +142,7 @@ def test_sweep_over_one_by_one(
         ratios.append(single / seconds)
         print(f"\n{recipe}, round {i + 1}: {seconds:.0f} s, one by one {single:.0f} s")
     measured(
-        f"a sweep of `{recipe}`, 500 pairs, 8 learning rates x {EPOCHS} epochs, over its steps one"
-        " by one",
+        f"a sweep of `{recipe}`, 8 learning rates x {EPOCHS} epochs of 500 pairs, over its steps"
+        " one by one",
         spread(ratios), "aim 3",
     )

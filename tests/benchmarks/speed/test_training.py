@@ -26,7 +26,7 @@ from tests.benchmarks.table import DRY, spread
 def test_samples_per_second(
     size: Size, objective: str, measured: Measured, tmp_path: Path
 ) -> None:
-    what = f"training with `{objective}` over its bare loop: {size.name}"
+    what = f"training with `{objective}` over its bare loop, {size.name}"
     least = LEAST[objective]
     if size in GPU and not torch.cuda.is_available():
         measured(f"training with `{objective}` over its bare loop, on a GPU", NO_GPU,
