@@ -25,7 +25,6 @@ from bdbench.store import RESUME, Store
 ENGINE = """
 import json, os, sys
 from pathlib import Path
-from bdbench.cli.main import main
 from bdbench.errors import BdbenchError
 from bdbench.execute import execute
 from bdbench.store import Store

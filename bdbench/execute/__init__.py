@@ -57,13 +57,13 @@ def execute(
     `strict`: BdbenchError, before any training, where files of the dataset cannot be used.
     `keep_going`: a node that fails takes along only what reads it; returns those that failed.
     """
-    waiting: dict[str, Node] = {}
     with disk_errors(store.root):
-        for key, node in todo.nodes.items():
-            if store.find(node.stage, key) is None:
-                waiting[key] = node
-            else:
-                listen(NodeEvent("reused", node))
+        waiting = {
+            key: node for key, node in todo.nodes.items() if store.find(node.stage, key) is None
+        }
+    for key, node in todo.nodes.items():
+        if key not in waiting:
+            listen(NodeEvent("reused", node))
     if waiting:  # of another user's store, what is there can be had
         store.prepare()
     for text in store.taken_notes():

@@ -100,7 +100,7 @@ def _answers(address: str) -> None:
     if not port.isdecimal():
         return
     try:
-        socket.create_connection((host, int(port)), timeout=10).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except OSError as error:
         raise BdbenchError(
             f"nothing answers at `{address}`, where RAY_ADDRESS says that Ray is",
