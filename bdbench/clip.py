@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 
 from bdbench.errors import BdbenchError
@@ -19,14 +20,16 @@ from bdbench.models import MEAN, MODEL_CONFIGS, STD, config, image_size
 from bdbench.schema import Model, ModelFile
 from bdbench.tensors import save_tensors
 from bdbench.vision import declare_operators
+from bdbench.words import WordTokenizer, words_of
 
 MAX_SCALE = 100.0
 """Largest inverse temperature (protocol section 1.1)."""
 _PROMPTS = 2048
 """Prompts that are embedded at a time for a zero-shot head."""
+_COLUMNS = 16
+"""Texts are padded to a multiple of this: few shapes, and what matrix kernels like."""
 _NAMED = 5
 """Tensors that an error names of each sort."""
-_WORD = re.compile(r"[a-z0-9]+")
 
 
 def _open_clip() -> Any:
@@ -40,35 +43,6 @@ def _open_clip() -> Any:
     if "bdbench-tiny" not in open_clip.list_models():
         open_clip.add_model_config(MODEL_CONFIGS)
     return open_clip
-
-
-def words_of(caption: str) -> list[str]:
-    """The lower-case words of a caption."""
-    return _WORD.findall(caption.lower())
-
-
-class WordTokenizer:
-    """One token per known word; for closed vocabularies.
-
-    Token 0 pads, 1 starts, 2 stands for unknown words, and the highest one ends, so that CLIP's
-    arg-max pooling finds the end; a caption that is cut keeps its end token.
-    """
-
-    FIRST = 3
-    """The token of the first word."""
-
-    def __init__(self, words: Sequence[str], vocab_size: int, context_length: int) -> None:
-        self._ids = {word: i for i, word in enumerate(words, start=self.FIRST)}
-        self._end, self._length = vocab_size - 1, context_length
-
-    def __call__(self, texts: Sequence[str] | str) -> Tensor:
-        """int64 [n, context_length]."""
-        texts = [texts] if isinstance(texts, str) else texts
-        rows = []
-        for text in texts:
-            ids = [self._ids.get(word, 2) for word in words_of(text)[: self._length - 2]]
-            rows.append([1, *ids, self._end] + [0] * (self._length - 2 - len(ids)))
-        return torch.tensor(rows, dtype=torch.int64).view(len(rows), self._length)
 
 
 class Clip:
@@ -230,14 +204,41 @@ class Clip:
         return functional.normalize(features.float(), dim=-1)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """int64 [b, context_length] to L2-normalised float [b, d]."""
-        return functional.normalize(self.model.encode_text(tokens).float(), dim=-1)
+        """int64 [b, n] to L2-normalised float [b, d]; n: context length, or what `trim` left."""
+        width, mask = tokens.shape[1], self._mask
+        if mask is None or width == len(mask):
+            features = self.model.encode_text(tokens)
+        else:
+            features = functional_call(
+                _Text(self.model),
+                {"model.positional_embedding": self.model.positional_embedding[:width],
+                 "model.attn_mask": mask[:width, :width]},
+                (tokens,),
+            )
+        return functional.normalize(features.float(), dim=-1)
+
+    @property
+    def _mask(self) -> Tensor | None:
+        """Of causal attention, [context_length, context_length]; None where it is not CLIP's."""
+        return getattr(self.model, "attn_mask", None)
+
+    def trim(self, tokens: Tensor) -> Tensor:
+        """int64 [b, context_length], on the CPU, without most columns where all are padding.
+
+        What is left is a multiple of `_COLUMNS` wide and has the same features: where attention is
+        causal, nothing behind the end token reaches it. Other text encoders get all columns.
+        """
+        if self._mask is None or self.model.text_pool_type != "argmax":
+            return tokens
+        longest = int(tokens.argmax(1).max()) + 1
+        return tokens[:, : -(-longest // _COLUMNS) * _COLUMNS]
 
     def zero_shot_head(self, classes: Sequence[str], templates: Sequence[str]) -> Tensor:
         """float [d, classes]: per class the re-normalised mean over its prompts' embeddings."""
         with torch.inference_mode(), self.evaluating():
             head = _open_clip().build_zero_shot_classifier(
-                self.model, self.tokenize, list(classes),
+                SimpleNamespace(encode_text=lambda texts, normalize: self.encode_text(texts)),
+                lambda texts: self.trim(self.tokenize(texts)), list(classes),
                 [lambda name, t=template: t.format(name) for template in templates],
                 num_classes_per_batch=max(1, min(len(classes), _PROMPTS // len(templates))),
                 device=self.device,
@@ -247,6 +248,17 @@ class Clip:
     def evaluating(self) -> _Evaluating:
         """A context in evaluation mode; the mode before it is restored."""
         return _Evaluating(self.model)
+
+
+class _Text(nn.Module):
+    """The text encoder as a module's call, which is what `functional_call` takes."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return cast(Tensor, self.model.encode_text(tokens))  # type: ignore[operator]
 
 
 class _Evaluating:

@@ -143,7 +143,7 @@ def fit(
                 parameters["lr"] = learning_rate(step, steps, training)
             images, text = _batch(objective, pairs, tokens, batch, augment, views, group)
             with autocast:
-                features = forward(images, text.to(clip.device))
+                features = forward(images, clip.trim(text).to(clip.device))
             shape = (objective.views, len(batch) // group.size, -1)
             terms = objective.loss(
                 Features(*(group.gather(one.view(shape)) for one in features)), heads, clip.scale

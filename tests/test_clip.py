@@ -8,12 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bdbench.clip import Clip, WordTokenizer
+from bdbench.clip import Clip
 from bdbench.errors import BdbenchError
 from bdbench.schema import Model
 from bdbench.stages.evaluate import top_classes
+from bdbench.words import WordTokenizer
 
 TINY = Model(name="bdbench-tiny", tokenizer="words")
+MINI = Model(name="bdbench-mini", tokenizer="words")
 CAPTIONS = ["a red kite", "a blue drum and a kite", "the zebra by the sea", "one banana", "a kite"]
 LONG = "kite " * 40
 PAD, START, UNKNOWN, END = 0, 1, 2, 255
@@ -105,6 +107,52 @@ def test_pooling_looks_at_the_end_token() -> None:
         padded = clip.encode_text(tokens)
     assert not torch.isclose(before, after, atol=1e-3).all(1).any()
     assert torch.equal(after, padded)  # what comes after the end is not seen
+
+
+def test_without_columns_of_padding_features_and_gradients_are_the_same() -> None:
+    found = []
+    for trimmed in (False, True):
+        clip = Clip.build(MINI, CAPTIONS, 0)
+        tokens = clip.tokenize(CAPTIONS)
+        assert tokens.shape == (5, 24)
+        if trimmed:
+            tokens = clip.trim(tokens)
+            assert tokens.shape == (5, 16)
+            assert torch.equal(tokens, clip.tokenize(CAPTIONS)[:, :16])
+        features = clip.encode_text(tokens)
+        (features * torch.linspace(-1, 1, features.numel()).view_as(features)).sum().backward()
+        found.append((features, {
+            name: parameter.grad for name, parameter in clip.model.named_parameters()
+            if parameter.grad is not None
+        }))
+    (whole, gradients), (short, less) = found
+    torch.testing.assert_close(short, whole, rtol=1e-6, atol=1e-6)
+    assert gradients.keys() == less.keys() >= {"positional_embedding", "token_embedding.weight"}
+    assert gradients["positional_embedding"][:7].abs().min() > 0
+    assert not less["positional_embedding"][16:].any()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(less[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize(("captions", "width"), [
+    (["a"] * 3, 16), (["kite " * 14], 16), (["a", "kite " * 15], 24), ([LONG], 24),
+])
+def test_the_longest_caption_decides_how_many_columns_stay(
+    captions: list[str], width: int
+) -> None:
+    clip = Clip.build(MINI, CAPTIONS, 0)
+    assert clip.trim(clip.tokenize(captions)).shape == (len(captions), width)
+
+
+def test_where_padding_may_be_seen_nothing_is_trimmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = Clip.build(MINI, CAPTIONS, 0)
+    tokens = clip.tokenize(CAPTIONS)
+    with monkeypatch.context() as patch:
+        patch.setattr(clip.model, "text_pool_type", "last")
+        assert clip.trim(tokens) is tokens
+    monkeypatch.setattr(clip.model, "attn_mask", None)
+    assert clip.trim(tokens) is tokens
+    assert clip.encode_text(tokens).shape == (5, 128)
 
 
 def test_no_word_has_the_token_of_the_end() -> None:

@@ -24,10 +24,13 @@ CAPTIONS = [f"a {colour} {thing}" for colour in ("red", "blue", "green", "grey")
 
 
 def trained(folder: Path, **hardware: Any) -> tuple[list[EpochLog], dict[str, set[torch.dtype]]]:
-    """The log of two steps, and the types of what the towers and the loss worked with."""
+    """The log of two steps, and the types of what the towers and the loss worked with.
+
+    The captions are short enough for the model to leave columns of padding out.
+    """
     drawn = torch.Generator().manual_seed(1)
     pixels = torch.randint(0, 256, (8, 3, 32, 32), generator=drawn, dtype=torch.uint8)
-    clip = Clip.build(Model(name="bdbench-tiny", tokenizer="words"), CAPTIONS, 0)
+    clip = Clip.build(Model(name="bdbench-mini", tokenizer="words"), CAPTIONS, 0)
     seen: dict[str, set[torch.dtype]] = {"towers": set(), "loss": set()}
 
     class Watched(MmclSsl):
@@ -65,7 +68,7 @@ def test_a_compiled_step_is_the_same_step(tmp_path: Path) -> None:
     plain.mkdir()
     compiled.mkdir()
     assert trained(compiled, compile=True)[0] == [
-        pytest.approx(epoch, rel=1e-4) for epoch in trained(plain)[0]
+        pytest.approx(epoch, rel=1e-3) for epoch in trained(plain)[0]
     ]
 
 

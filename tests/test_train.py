@@ -77,6 +77,20 @@ def training(**given: Any) -> Training:
     return Training(**{"epochs": 1, "batch": 4, "lr": 1e-3, **given})
 
 
+def test_texts_have_no_columns_that_only_pad(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = Clip.build(Model(name="bdbench-mini", tokenizer="words"), CAPTIONS, 0)
+    shapes: list[torch.Size] = []
+    inner = clip.encode_text
+    monkeypatch.setattr(clip, "encode_text", lambda tokens: (
+        shapes.append(tokens.shape), inner(tokens))[1])
+    texts = ["a kite"] * 7 + ["kite " * 30]
+    pairs = Pairs(torch.arange(8), torch.zeros(8, 3, 48, 48, dtype=torch.uint8), texts)
+    fit(clip, Mmcl(), pairs, training(), Augment(), seed=1, state=tmp_path / "state")
+    assert sorted(shapes) == [(4, 16), (4, 24)]
+
+
 RATES = [
     # steps, warm-up, step, share of the full rate
     (110, 10, 0, 0.1),

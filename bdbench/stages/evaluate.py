@@ -120,7 +120,9 @@ class _Model:
         `belong`: as `bdbench.retrieval.matches` has it.
         """
         tokens = self.clip.tokenize(pairs.captions).split(self.batch)  # type: ignore[no-untyped-call]
-        texts = torch.cat([self.clip.encode_text(part.to(self.clip.device)) for part in tokens])
+        texts = torch.cat([
+            self.clip.encode_text(self.clip.trim(part).to(self.clip.device)) for part in tokens
+        ])
         clean, triggered = (torch.cat(list(self.features(pairs, seen))) for seen in (False, True))
         shown = clean[first_of(images)]
         backward = belong.flip(1)[belong[:, 1].argsort(stable=True)]

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, chisquare
 
-from bdbench.clip import WordTokenizer
 from bdbench.datasets.shapes import (
     CLASSES,
     OPENINGS,
@@ -23,6 +22,7 @@ from bdbench.datasets.shapes import (
 )
 from bdbench.datasets.shapes_world import COLOURS, GROUNDS, TEXTURES
 from bdbench.models import MODEL_CONFIGS
+from bdbench.words import WordTokenizer
 
 N = 20_000
 RARE = 1e-4

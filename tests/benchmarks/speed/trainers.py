@@ -44,7 +44,8 @@ def theirs(job: dict[str, Any]) -> dict[str, Any]:
     """`open_clip_train.main` with the model and the tokenizer of `job["model"]`."""
     import torch
 
-    from bdbench.clip import WordTokenizer, _open_clip
+    from bdbench.clip import _open_clip
+    from bdbench.words import WordTokenizer
 
     _open_clip()
     from open_clip_train import main as trainer
