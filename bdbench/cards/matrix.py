@@ -63,7 +63,7 @@ def _statuses(cards: Sequence[Card]) -> str:
     counts = Counter(card.verdict.status for card in cards)
     if len(counts) == 1:
         return next(iter(counts))
-    return ", ".join(f"{n} {status}" for status, n in counts.items())
+    return ", ".join(f"{name} ({n}/{len(cards)})" for name, n in counts.items() if name != "ok")
 
 
 def _figures(cards: Sequence[Card], pick: Callable[[Card], int | None]) -> str:

@@ -129,8 +129,9 @@ def rank(
     lose at most the track's `accuracy_loss` on every objective. Attacks and objectives are ranked
     by what survives the best defense: attacks by the lowest ASR that is left of them, highest
     first; objectives by the attack of which the best defense leaves most, lowest first. A row that
-    lacks cells is not ranked. Only cells of the track count, with the names `also` on the ranked
-    axis besides the track's own; the control is no row among the attacks.
+    lacks cells is not ranked, nor an attack that failed in most cells of an objective. Only cells
+    of the track count, with the names `also` on the ranked axis besides the track's own; the
+    control is no row among the attacks.
     """
     allowed: dict[Axis, set[str]] = {
         "attack": set(track.attacks), "objective": set(track.objectives),
@@ -183,6 +184,8 @@ def _row(name: str, cells: Sequence[Measured], axis: Axis, track: Track) -> Row:
         unranked = f"attack failed in {unsettled} cells, and no undefended card confirms it"
     elif not groups:
         unranked = "no attack worked"
+    elif axis == "attack" and (weak := _failed_on(cells)):
+        unranked = f"failed in most cells on {', '.join(weak)}"
     elif axis == "defense" and loss.value > track.accuracy_loss + _ROUNDING:
         unranked = f"loses more than {100 * track.accuracy_loss:g} points of accuracy"
     return Row(
@@ -191,6 +194,14 @@ def _row(name: str, cells: Sequence[Measured], axis: Axis, track: Track) -> Row:
         expected=expected, failed=sum(not (item.counts or item.control) for item in cells),
         unranked=unranked,
     )
+
+
+def _failed_on(cells: Sequence[Measured]) -> list[str]:
+    """The objectives on most of whose models an attack did not work: its weak spots count too."""
+    worked: dict[str, list[bool]] = {}
+    for item in cells:
+        worked.setdefault(item.cell.objective, []).append(item.counts)
+    return [name for name, found in sorted(worked.items()) if 2 * sum(found) < len(found)]
 
 
 def seed_means(values: Iterable[tuple[int, float]]) -> list[float]:

@@ -36,7 +36,7 @@ LEGEND = (
 _RULE: dict[Axis, str] = {
     "defense": "Ranked by the ASR that survives on the worst attack and objective, lowest first.",
     "attack": "Ranked by the ASR that the best defense leaves on the objective where it leaves"
-    " least, highest first.",
+    " least, highest first; one that failed in most cells of an objective is not ranked.",
     "objective": "Ranked by the ASR that the best defense leaves of the worst attack, lowest"
     " first.",
 }

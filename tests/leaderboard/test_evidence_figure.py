@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from bdbench.cards.frontiers import LOSSES
 from bdbench.leaderboard.folder import load, load_track, names
 from bdbench.leaderboard.standing import standing
 from bdbench.registry import share_dir
 from tests.leaderboard.evidence_figure import COMMAND, curves, draw
+from tests.pictures import alike
 
 FOLDER = share_dir("leaderboards")
 DRAWN = [name for name in names() if (FOLDER / name / "evidence").is_dir()]
@@ -24,13 +24,7 @@ DRAWN = [name for name in names() if (FOLDER / name / "evidence").is_dir()]
 def test_the_committed_figure_is_what_the_script_draws(track: str, tmp_path: Path) -> None:
     stale = f"leaderboards/{track}/evidence.png is old; run `{COMMAND} {track}`"
     draw(track, tmp_path / "new.png")
-    pixels = []
-    for path in (FOLDER / track / "evidence.png", tmp_path / "new.png"):
-        with Image.open(path) as image:
-            pixels.append(np.asarray(image.convert("RGB")).astype(int))
-    assert pixels[0].shape == pixels[1].shape, stale
-    # Type may be smoothed a little differently elsewhere.
-    assert np.abs(pixels[0] - pixels[1]).max(2).mean() < 0.5, stale
+    assert alike(FOLDER / track / "evidence.png", tmp_path / "new.png"), stale
 
 
 @pytest.mark.parametrize("track", DRAWN)

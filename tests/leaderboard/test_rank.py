@@ -291,6 +291,24 @@ def test_the_control_is_no_row_among_the_attacks():
     assert [row.name for row in rank(found, of, "attack")] == ["badnet"]
 
 
+@pytest.mark.parametrize(("seeds", "objectives", "place", "says"), [
+    ({1, 2}, {"mmcl_ssl"}, None, "failed in most cells on mmcl_ssl"),
+    ({1, 2}, {"mmcl_ssl", "mmcl"}, None, "failed in most cells on mmcl, mmcl_ssl"),
+    ({1}, {"mmcl_ssl", "mmcl"}, 1, None),
+])
+def test_an_attack_that_mostly_fails_on_an_objective_has_no_rank(seeds, objectives, place, says):
+    """What is left of the cells where it worked would put it above attacks that always work."""
+    def start(cell):
+        fails = cell.attack == "badnet" and cell.seed in seeds and cell.objective in objectives
+        return 0.3 if fails else 0.99
+
+    found = cards(track(), lambda cell: 0.3 if cell.attack == "blended" else 0.9, start=start)
+    rows = {row.name: row for row in rank(found, track(), "attack")}
+    assert rows["badnet"].worst.asr.value == pytest.approx(0.9, abs=1e-3)
+    assert (rows["badnet"].rank, rows["badnet"].unranked) == (place, says)
+    assert (rows["blended"].rank, rows["blended"].unranked) == (2 if place else 1, None)
+
+
 def test_attacks_are_ranked_by_what_the_best_defense_leaves():
     rows = rank(cards(track(), asr), track(), "attack")
     assert [(row.name, row.rank) for row in rows] == [("badnet", 1), ("blended", 2)]
