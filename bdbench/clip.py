@@ -28,6 +28,8 @@ _PROMPTS = 2048
 """Prompts that are embedded at a time for a zero-shot head."""
 _COLUMNS = 16
 """Texts are padded to a multiple of this: few shapes, and what matrix kernels like."""
+_SHORT = 32
+"""Contexts up to this are used whole: there is little to win, and other sums round otherwise."""
 _NAMED = 5
 """Tensors that an error names of each sort."""
 
@@ -226,9 +228,11 @@ class Clip:
         """int64 [b, context_length], on the CPU, without most columns where all are padding.
 
         What is left is a multiple of `_COLUMNS` wide and has the same features: where attention is
-        causal, nothing behind the end token reaches it. Other text encoders get all columns.
+        causal, nothing behind the end token reaches it. Short contexts, and other text encoders,
+        get all columns.
         """
-        if self._mask is None or self.model.text_pool_type != "argmax":
+        short = tokens.shape[1] <= _SHORT
+        if short or self._mask is None or self.model.text_pool_type != "argmax":
             return tokens
         longest = int(tokens.argmax(1).max()) + 1
         return tokens[:, : -(-longest // _COLUMNS) * _COLUMNS]

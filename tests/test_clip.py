@@ -109,6 +109,17 @@ def test_pooling_looks_at_the_end_token() -> None:
     assert torch.equal(after, padded)  # what comes after the end is not seen
 
 
+@pytest.fixture
+def _no_context_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bdbench.clip._SHORT", 0)
+
+
+def test_a_short_context_is_used_whole() -> None:
+    tokens = torch.ones(3, 24, dtype=torch.int64)
+    assert Clip.build(MINI, CAPTIONS, 0).trim(tokens) is tokens
+
+
+@pytest.mark.usefixtures("_no_context_is_short")
 def test_without_columns_of_padding_features_and_gradients_are_the_same() -> None:
     found = []
     for trimmed in (False, True):
@@ -134,6 +145,7 @@ def test_without_columns_of_padding_features_and_gradients_are_the_same() -> Non
         torch.testing.assert_close(less[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
 
 
+@pytest.mark.usefixtures("_no_context_is_short")
 @pytest.mark.parametrize(("captions", "width"), [
     (["a"] * 3, 16), (["kite " * 14], 16), (["a", "kite " * 15], 24), ([LONG], 24),
 ])
@@ -144,6 +156,7 @@ def test_the_longest_caption_decides_how_many_columns_stay(
     assert clip.trim(clip.tokenize(captions)).shape == (len(captions), width)
 
 
+@pytest.mark.usefixtures("_no_context_is_short")
 def test_where_padding_may_be_seen_nothing_is_trimmed(monkeypatch: pytest.MonkeyPatch) -> None:
     clip = Clip.build(MINI, CAPTIONS, 0)
     tokens = clip.tokenize(CAPTIONS)

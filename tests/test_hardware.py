@@ -19,6 +19,12 @@ from bdbench.registry import Registry
 from bdbench.schema import Augment, Hardware, Model, Training
 from bdbench.train import EpochLog, fit
 
+
+@pytest.fixture(autouse=True)
+def _no_context_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bdbench.clip._SHORT", 0)
+
+
 CAPTIONS = [f"a {colour} {thing}" for colour in ("red", "blue", "green", "grey")
             for thing in ("kite", "drum")]
 

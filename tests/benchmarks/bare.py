@@ -66,7 +66,7 @@ def ready(clip: Clip, objective: Objective, pairs: Pairs, batch: int) -> Batches
     """Every batch of an epoch as tensors, the clean view standing in for the augmented one."""
     steps = len(pairs) // batch
     index = torch.arange(steps * batch).view(steps, batch)
-    tokens = clip.tokenize(pairs.captions)
+    tokens = clip.trim(clip.tokenize(pairs.captions))
     views = objective.views
     return Batches(
         torch.stack([torch.cat([pairs.images(at)] * views) for at in index]).to(clip.device),
