@@ -124,7 +124,8 @@ def test_what_is_submitted_beside_the_track_moves_no_rank(wide, made):
 def test_the_control_is_no_attack(made):
     told = {row["name"]: row["unranked"] for row in made["tracks"][0]["rows"]["attack"]}
     assert "none" not in told
-    assert set(told.values()) == {None}
+    # One of the generated attacks is too weak on these models, and the page says so.
+    assert set(told.values()) == {None, "failed in most cells on mmcl_ssl"}
 
 
 def test_a_card_holds_counts_validation_and_every_metric(wide, made):
