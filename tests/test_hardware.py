@@ -19,14 +19,13 @@ from bdbench.registry import Registry
 from bdbench.schema import Augment, Hardware, Model, Training
 from bdbench.train import EpochLog, fit
 
+CAPTIONS = [f"a {colour} {thing}" for colour in ("red", "blue", "green", "grey")
+            for thing in ("kite", "drum")]
+
 
 @pytest.fixture(autouse=True)
 def _no_context_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bdbench.clip._SHORT", 0)
-
-
-CAPTIONS = [f"a {colour} {thing}" for colour in ("red", "blue", "green", "grey")
-            for thing in ("kite", "drum")]
 
 
 def trained(folder: Path, **hardware: Any) -> tuple[list[EpochLog], dict[str, set[torch.dtype]]]:
@@ -73,8 +72,10 @@ def test_a_compiled_step_is_the_same_step(tmp_path: Path) -> None:
     plain, compiled = tmp_path / "plain", tmp_path / "compiled"
     plain.mkdir()
     compiled.mkdir()
+    first, second = trained(plain)[0]
+    # Adam divides by gradients of nearly nothing, so that rounding grows with the first step.
     assert trained(compiled, compile=True)[0] == [
-        pytest.approx(epoch, rel=1e-3) for epoch in trained(plain)[0]
+        pytest.approx(first, rel=1e-4), pytest.approx(second, rel=1e-3)
     ]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bdbench.cards.matrix import grouped
+from bdbench.cards.matrix import grouped, worked
 from bdbench.cards.select import lowest_asr
 from bdbench.cards.text import clean
 from bdbench.schema import Card
@@ -35,13 +35,19 @@ def curve(card: Card) -> list[float]:
 
 
 def draw(cards: Sequence[Card], path: Path) -> None:
-    """Write the figure of one objective as PNG: a panel per attack, a line per defense."""
+    """Write the figure of one objective as PNG: a panel per attack, a line per defense.
+
+    Seeds whose attack failed are left out, and with all of them the panel.
+    """
     found: dict[str, dict[str, list[list[float]]]] = {}
     for (attack, _, defense), same in grouped(cards).items():
-        found.setdefault(attack, {})[defense] = [curve(card) for card in same]
+        if counted := worked(same):
+            some = f" ({len(counted)} of {len(same)} seeds)" if len(counted) < len(same) else ""
+            lines = found.setdefault(f"against {attack}{some}", {})
+            lines[defense] = [curve(card) for card in counted]
     seeds = len({card.cell.seed for card in cards})
     figure(
-        {f"against {attack}": lines for attack, lines in found.items()}, path,
+        found, path,
         f"{cards[0].cell.recipe}, pre-trained with {cards[0].cell.objective}"
         + (f", {seeds} seeds: a thin line each, and their mean" if seeds > 1 else ""),
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bdbench.cards.matrix import PICKS, grouped, picked
+from bdbench.cards.matrix import PICKS, grouped, picked, worked
 from bdbench.cards.text import clean
 from bdbench.schema import Card
 
@@ -66,7 +66,7 @@ def _place(axes: Axes, x: int, y: int, cards: Sequence[Card]) -> None:
     from matplotlib import colormaps
     from matplotlib.patches import Rectangle
 
-    counted = [card for card in cards if card.verdict.status != "attack_failed"]
+    counted = worked(cards)
     corner = (x - 0.48, y - 0.46)
     if not counted:
         axes.add_patch(Rectangle(

@@ -31,6 +31,7 @@ def grouped(cards: Iterable[Card]) -> dict[tuple[str, str, str], list[Card]]:
 def matrix(cards: Sequence[Card]) -> Table:
     """Clean accuracy and ASR of the start and of each selection, the mean over the seeds.
 
+    Seeds whose attack failed are left out of a mean, unless it failed in all of them.
     Where all rows have the same seeds, the note tells them instead of a column.
     """
     groups = grouped(cards)
@@ -54,6 +55,11 @@ def matrix(cards: Sequence[Card]) -> Table:
     )
 
 
+def worked(cards: Iterable[Card]) -> list[Card]:
+    """The cards whose attack did not fail: only they tell what a defense leaves of it."""
+    return [card for card in cards if card.verdict.status != "attack_failed"]
+
+
 def picked(cards: Iterable[Card], pick: Callable[[Card], int | None]) -> list[Point]:
     """The model that a rule picks of each card where it picks one."""
     return [card.trajectory[i] for card in cards if (i := pick(card)) is not None]
@@ -67,7 +73,7 @@ def _statuses(cards: Sequence[Card]) -> str:
 
 
 def _figures(cards: Sequence[Card], pick: Callable[[Card], int | None]) -> str:
-    points = picked(cards, pick)
+    points = picked(worked(cards) or cards, pick)
     if not points:
         return "none"
     clean, asr = (

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from bdbench.cards import frontiers, heat
 from bdbench.cards.escape import clean, markdown
-from bdbench.cards.matrix import PICKS, matrix
+from bdbench.cards.matrix import PICKS, matrix, worked
 from bdbench.schema import Card
 
+VERSION = 2
+"""Raised when the same cards give other files."""
 METRICS = ("clean_top1", "asr_top1", "lift")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet would execute at the beginning of a field."""
@@ -24,8 +26,9 @@ def write(cards: Mapping[str, Card], folder: Path) -> list[Path]:
 
     `matrix.csv` has a row per card with rates in [0, 1], `matrix.md` the table of the terminal,
     `heat-<attack>.png` and `frontier-<objective>.png` what their modules say; a control has no
-    frontier. The same cards give the same bytes. Each file is whole or not there, `matrix.csv` is
-    the last, and where it is there nothing is written again.
+    frontier, nor an objective on which no attack worked. The same cards give the same bytes. Each
+    file is whole or not there, `matrix.csv` is the last, and where it is there nothing is written
+    again.
     """
     files: dict[str, Callable[[Path], object]] = {}
     every = list(cards.values())
@@ -48,8 +51,9 @@ def _parts(cards: Sequence[Card]) -> Iterator[tuple[str, str, list[Card]]]:
     attacked = [card for card in cards if card.verdict.status != "control"]
     for kind, axis, some in (("heat", "attack", cards), ("frontier", "objective", attacked)):
         for name in dict.fromkeys(getattr(card.cell, axis) for card in some):
-            safe = re.sub(r"[^\w.-]", "_", name)
-            yield kind, safe, [card for card in some if getattr(card.cell, axis) == name]
+            chosen = [card for card in some if getattr(card.cell, axis) == name]
+            if kind == "heat" or worked(chosen):
+                yield kind, re.sub(r"[^\w.-]", "_", name), chosen
 
 
 def _table(cards: Mapping[str, Card]) -> str:

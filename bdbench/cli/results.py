@@ -59,10 +59,10 @@ def print_cards(
 
 def _report(todo: Plan, store: Store, cards: Mapping[Cell, Card]) -> Path:
     """The folder with the table and the figures of these cards."""
-    from bdbench.cards.report import write
+    from bdbench.cards.report import VERSION, write
 
     by_key = {todo.cards[cell]: card for cell, card in cards.items()}
-    folder = store.root / "matrices" / key_of(sorted(by_key))
+    folder = store.root / "matrices" / key_of([VERSION, *sorted(by_key)])
     with disk_errors(store.root):
         write(by_key, folder)
     return folder

@@ -114,6 +114,53 @@ def test_a_curve_is_the_lowest_asr_within_each_loss(cards: dict[str, Card]) -> N
             assert found == min(within)
 
 
+def failing(cards: dict[str, Card], seeds: set[int]) -> list[Card]:
+    """The cards of blended on mmcl, but in some seeds the attack failed and has 1 % of ASR."""
+    found = []
+    for card in cards.values():
+        if (card.cell.attack, card.cell.objective) != ("blended", "mmcl"):
+            continue
+        if card.cell.seed in seeds:
+            data = card.model_dump()
+            data["verdict"]["status"] = "attack_failed"
+            for point in data["trajectory"]:
+                point["scores"]["asr_top1"]["value"] = 0.01
+            card = Card.model_validate(data)
+        found.append(card)
+    return found
+
+
+def test_seeds_whose_attack_failed_are_in_no_mean(
+    cards: dict[str, Card], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A defense must not look better for an attack that did not work."""
+    some = failing(cards, {32686})
+    row = next(row for row in matrix(some).rows if row[2] == "none")
+    starts = [card.trajectory[0].scores for card in some
+              if card.cell.defense == "none" and card.cell.seed != 32686]
+    means = [percent(sum(scores[name].value for scores in starts) / 2)
+             for name in ("clean_top1", "asr_top1")]
+    assert row[3:5] == ("attack_failed (1/3)", f"{'/'.join(means)} (2/3)")
+    drawn: dict[str, dict[str, list[list[float]]]] = {}
+    monkeypatch.setattr(frontiers, "figure", lambda panels, *_: drawn.update(panels))
+    frontiers.draw(some, tmp_path / "x.png")
+    assert list(drawn) == ["against blended (2 of 3 seeds)"]
+    assert drawn["against blended (2 of 3 seeds)"]["cleanclip"] == [
+        curve(card) for card in some
+        if card.cell.defense == "cleanclip" and card.cell.seed != 32686
+    ]
+
+
+def test_where_no_attack_worked_there_is_no_frontier_and_the_table_says_so(
+    cards: dict[str, Card], tmp_path: Path
+) -> None:
+    none = failing(cards, {46043, 32686, 17774})
+    names = {path.name for path in write({str(i): card for i, card in enumerate(none)}, tmp_path)}
+    assert names == {"matrix.csv", "matrix.md", "heat-blended.png"}
+    row = next(row for row in matrix(none).rows if row[2] == "none")
+    assert (row[3], row[4].split("/")[1]) == ("attack_failed", "1.0")
+
+
 def test_more_defenses_than_colours_look_different() -> None:
     looks = {str(frontiers._look(i)) for i in range(24)}
     assert len(looks) == 24
