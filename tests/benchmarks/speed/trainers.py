@@ -53,12 +53,13 @@ def theirs(job: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(job["threads"])
     file = ModelFile.model_validate_json((Path(job["model"]) / "model.json").read_bytes())
     training = Training(**job["training"])
-    clock, epoch = Clock(torch.device("cpu")), trainer.train_one_epoch
+    clock, epoch, samples = Clock(torch.device("cpu")), trainer.train_one_epoch, []
 
-    def begin(*given: Any, **named: Any) -> None:
+    def begin(model: Any, data: Any, *given: Any, **named: Any) -> None:
         clock.step()
-        epoch(*given, **named)
+        epoch(model, data, *given, **named)
         clock.end()
+        samples.append(data["train"].dataloader.num_samples)
 
     trainer.train_one_epoch = begin
     trainer.get_tokenizer = lambda *_, **__: WordTokenizer(file.words, 4000, 24)
@@ -74,7 +75,7 @@ def theirs(job: dict[str, Any]) -> dict[str, Any]:
     trainer.main(words)
     log = (Path(job["folder"]) / "run" / "out.log").read_text()
     return {
-        "training": clock.whole, "samples": training.epochs * job["samples"],
+        "training": clock.whole, "samples": sum(samples),
         "loss": float(re.findall(r"Loss: [\d.]+ \(([\d.]+)\)", log)[-1]),
         "model": str(Path(job["folder"]) / "run" / "checkpoints" / f"epoch_{training.epochs}.pt"),
     }
