@@ -20,6 +20,7 @@ from bdbench.augment import image_views, text_views
 from bdbench.clip import Clip
 from bdbench.data import Pairs, stored_tokens
 from bdbench.errors import CellFailed
+from bdbench.files import settle
 from bdbench.group import Group, global_norms
 from bdbench.hashing import derive_seed
 from bdbench.schema import Augment, Hardware, Training
@@ -208,7 +209,7 @@ def _save(
             tensors[f"adam.{i}.{name}"] = value.contiguous().clone()
     aside = path.with_suffix(".new")
     save_tensors(tensors, aside, metadata={"log": json.dumps(log)})
-    aside.replace(path)
+    settle(aside, path)
 
 
 def _resume(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -12,6 +13,7 @@ from pathlib import Path
 from bdbench.cards import frontiers, heat
 from bdbench.cards.escape import clean, markdown
 from bdbench.cards.matrix import PICKS, matrix, worked
+from bdbench.files import settle
 from bdbench.schema import Card
 
 VERSION = 2
@@ -40,9 +42,9 @@ def write(cards: Mapping[str, Card], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "matrix.csv").exists():
         for name, make in files.items():
-            aside = folder / f".{name}.new"
+            aside = folder / f".{os.getpid()}-{name}"  # two runs may end together
             make(aside)
-            aside.replace(folder / name)
+            settle(aside, folder / name)
     return [folder / name for name in files]
 
 

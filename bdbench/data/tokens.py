@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bdbench.files import settle
+
 CHUNK = 8192
 """Captions that are in memory as tokens at a time."""
 
@@ -30,7 +32,7 @@ def stored_tokens(
                 texts = iter(view)
                 while chunk := list(islice(texts, CHUNK)):
                     tokenize(chunk).to(torch.int32).numpy().tofile(file)
-        aside.replace(path)
+        settle(aside, path)
     # Copy-on-write: torch warns about read-only memory, and nothing here writes to it.
     tokens = torch.from_numpy(np.memmap(path, np.int32, mode="c"))
     return tokens.view(len(views), rows, -1)

@@ -19,6 +19,7 @@ from bdbench.api import Objective, Repair
 from bdbench.clip import Clip
 from bdbench.data import DataCache, Labelled, Pairs
 from bdbench.errors import BdbenchError
+from bdbench.files import settle
 from bdbench.group import device_of
 from bdbench.hashing import derive_seed
 from bdbench.schema import Augment, Hardware, Training
@@ -50,7 +51,7 @@ def budget_for(
     def snapshot(clip: Clip, step: int) -> None:
         aside = work / RESUME / "snapshot.new"
         save_tensors(clip.state(), aside)
-        aside.replace(work / f"step-{step:04d}.safetensors")
+        settle(aside, work / f"step-{step:04d}.safetensors")
 
     def run_fit(clip: Clip, objective: Objective, training: Training) -> Clip:
         earlier, number = sum(calls), len(calls)
