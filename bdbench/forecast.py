@@ -10,9 +10,10 @@ from statistics import median
 from typing import Any
 
 from bdbench.execute.graph import Graph
+from bdbench.execute.pool import Machine
 from bdbench.hashing import digest
 from bdbench.plan import Node, Plan
-from bdbench.store import Store
+from bdbench.store import PULLED, Store
 
 _NO_COST = {"seed", "attack", "target"}
 """Fields of a spec that do not move what a stage costs."""
@@ -28,14 +29,6 @@ class Cost:
     """That it leaves in the store."""
     read: int = 0
     """Bytes that it reads there; as measured, each of its inputs once and whole."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What runs nodes side by side."""
-
-    cores: int
-    gpus: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,10 +52,12 @@ class Forecast:
 def measured(todo: Plan, store: Store) -> dict[str, Cost]:
     """The cost of each node whose like has run: the median over its likes in the store.
 
-    Alike are nodes of one stage whose specs, and those of all they read, differ in seeds, names and
-    fractions (a learning rate, a poison rate), but in no whole number (epochs, pairs, a batch).
+    What was pulled is left out: it took its time elsewhere. Alike are nodes of one stage whose
+    specs, and those of all they read, differ in seeds, names and fractions (a learning rate, a
+    poison rate), but in no whole number (epochs, pairs, a batch).
     """
     artifacts = {found.manifest.key: found for found in store.artifacts()}
+    elsewhere = {path.name for path in (store.root / PULLED).glob("*")}
     likes: dict[str, list[Cost]] = defaultdict(list)
     known: dict[str, str | None] = {}
 
@@ -80,7 +75,7 @@ def measured(todo: Plan, store: Store) -> dict[str, Cost]:
 
     for key, found in artifacts.items():
         like = stored_like(key)
-        if like is not None:
+        if like is not None and key not in elsewhere:
             read = sum(artifacts[other].size for other in found.manifest.inputs.values())
             likes[like].append(Cost(found.manifest.seconds, found.size, read))
     planned: dict[str, str] = {}

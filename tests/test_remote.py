@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import uuid
@@ -11,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from bdbench.errors import BdbenchError
+from bdbench.errors import BdbenchError, DiskError
 from bdbench.execute import NodeEvent, run
-from bdbench.plan import STAGE_VERSIONS, STAGES
+from bdbench.forecast import measured
+from bdbench.plan import STAGE_VERSIONS, STAGES, cells, plan
+from bdbench.registry import Registry
 from bdbench.schema import Card
 from bdbench.store import Store
 from bdbench.store.remote import LARGEST_MANIFEST, Moved, Remote, pull, push
@@ -118,6 +121,56 @@ def test_an_interrupted_pull_loads_only_what_is_left(
     assert first not in loaded[2:]
     assert loaded[1] in loaded[2:]
     assert Store(tmp_path).find(*wanted[0]) is not None
+
+
+def test_what_appears_while_a_pull_waits_is_not_loaded(
+    place: Path, smoke_card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, manifest, other = keys(smoke_card, "poison"), Remote.manifest, []
+
+    def meanwhile(self: Remote, *at: Any) -> Any:
+        found = manifest(self, *at)
+        monkeypatch.undo()
+        other.extend(pulled(tmp_path, str(place), wanted))
+        return found
+
+    monkeypatch.setattr(Remote, "manifest", meanwhile)
+    assert [one.outcome for one in pulled(tmp_path, str(place), wanted)] == ["present"]
+    assert [one.outcome for one in other] == ["moved"]
+
+
+@pytest.mark.parametrize("named", ["theirs", None])
+def test_a_disk_of_ours_that_fills_is_not_the_remotes_fault(
+    named: str | None, place: Path, smoke_card: Card, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*given: Any, **more: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", named)
+
+    remote = Remote(str(place))
+    monkeypatch.setattr(remote._system, "get_file", full)
+    with pytest.raises(DiskError, match=f"the store `{tmp_path}` is full"):
+        list(pull(Store(tmp_path), remote, keys(smoke_card, "poison"), VERSIONS))
+
+
+def test_the_seconds_of_another_machine_tell_nothing_of_this_one(
+    place: Path, smoke_card: Card, tmp_path: Path
+) -> None:
+    registry, store = Registry(), Store(tmp_path)
+    todo = plan(registry, cells(
+        registry, recipe="smoke", attacks=["badnet"], objectives=["mmcl_ssl"],
+        defenses=["cleanclip"], seeds=[1]))
+    made = keys(smoke_card, "data", "poison", "pretrain")
+    list(pull(store, Remote(str(place)), made, VERSIONS))
+    assert measured(todo, store) == {}
+    for path in (tmp_path / "pulled").iterdir():
+        path.unlink()
+    known = {todo.stages[key] for key in measured(todo, store)}
+    assert known == {"data", "poison", "pretrain"}
+    store.gc()
+    pulled(tmp_path, str(place), made)
+    store.gc()
+    assert list((tmp_path / "pulled").iterdir()) == []
 
 
 def changed(change: Callable[[Json], object]) -> Callable[[Path], None]:

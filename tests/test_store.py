@@ -136,6 +136,12 @@ def test_seconds_add_up_over_restarts(store: Store) -> None:
     assert store.open("data", KEY).manifest.seconds == 8.5
 
 
+@pytest.mark.parametrize("text", ["", "{", "1.5.2"])
+def test_seconds_that_a_power_cut_took_are_not_counted(store: Store, text: str) -> None:
+    (store.workdir(KEY) / RESUME / "seconds.json").write_text(text)
+    assert store.spent(KEY, 1.5) == 1.5
+
+
 def test_two_holders_of_a_key_take_turns(store: Store) -> None:
     order: list[str] = []
     held = threading.Event()
@@ -153,6 +159,80 @@ def test_two_holders_of_a_key_take_turns(store: Store) -> None:
         order.append("second")
     thread.join()
     assert order == ["first", "second"]
+
+
+def test_an_artifact_that_is_published_meanwhile_is_not_set_aside(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It appears between the look for its manifest and the look for its folder."""
+    exists, folder = Path.exists, store.root / "objects" / "data" / KEY
+
+    def appears(self: Path) -> bool:
+        if self == folder and not exists(folder):
+            monkeypatch.undo()
+            publish(store)
+        return exists(self)
+
+    monkeypatch.setattr(Path, "exists", appears)
+    reader = Store(store.root)
+    assert reader.find("data", KEY) is not None
+    assert reader.notes == []
+
+
+def test_of_two_that_find_it_corrupt_one_sets_it_aside(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = publish(store)
+    (path / "a.txt").write_text("two")
+    one, other = Store(store.root), Store(store.root)
+    rename = Path.rename
+
+    def late(self: Path, target: Path) -> Path:
+        monkeypatch.undo()
+        assert other.find("data", KEY) is None
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", late)
+    assert one.find("data", KEY) is None
+    assert (len(one.notes), len(other.notes)) == (0, 1)
+    assert len(list((store.root / "corrupt").iterdir())) == 1
+
+
+def test_an_artifact_that_goes_away_while_it_is_read_is_missing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = publish(store)
+
+    def gone(file: Path) -> str:
+        for other in path.iterdir():
+            other.unlink()
+        path.rmdir()
+        raise FileNotFoundError(errno.ENOENT, "gone", str(file))
+
+    monkeypatch.setattr("bdbench.store.file_digest", gone)
+    assert Store(store.root).find("data", KEY) is None
+
+
+def test_the_size_is_of_the_files_that_are_there(store: Store) -> None:
+    (publish(store) / "a.txt").unlink()
+    (found,) = store.artifacts()
+    assert found.size == 0
+
+
+def test_gc_leaves_what_is_worked_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job of a cluster outlives the run that queued it; a pull is no run."""
+    for name in (KEY, f"{KEY}.pulled", "b" * 16):
+        (store.root / "work" / name).mkdir()
+    with store.lock(KEY):
+        assert [path.name for path in Store(store.root).gc()] == ["b" * 16]
+    monkeypatch.setattr("bdbench.store.FileLock.acquire", refused)
+    assert Store(store.root).gc() == [], "the locks are of another user, who alone can tell"
+    monkeypatch.undo()
+    assert len(Store(store.root).gc()) == 2
+
+
+def refused(*given: object, **named: object) -> None:
+    raise PermissionError(errno.EACCES, "no")
 
 
 def test_gc_keeps_what_a_card_rests_on(store: Store) -> None:

@@ -6,6 +6,7 @@
     <root>/corrupt/                 artifacts whose bytes changed, set aside
     <root>/locks/                   one file per key being worked on
     <root>/checked/<key>            sizes and times of files whose bytes were found to be right
+    <root>/pulled/<key>             empty: the artifact was made elsewhere
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from bdbench.store.disk import WRITABLE, default_root, disk_errors
 _RUN = "run-"
 RESUME = "resume"
 """Folder of a work directory for training state; dropped on publication."""
+PULLED = "pulled"
+"""Folder with the keys of artifacts from elsewhere, whose seconds are of another machine."""
 _SETTLED = 2.0
 """Seconds after which a file that changes again has another time of modification on any disk."""
 
@@ -75,14 +78,20 @@ class Store:
         try:
             manifest = Manifest.model_validate_json((path / "manifest.json").read_bytes())
         except FileNotFoundError:
-            if path.exists():
-                self._set_aside(path, "it has no manifest")
+            if not path.exists():
+                return None
+            if (path / "manifest.json").exists():  # published since, with one rename
+                return self.find(stage, key)
+            self._set_aside(path, "it has no manifest")
             return None
         except (ValidationError, UnicodeDecodeError):
             self._set_aside(path, "its manifest cannot be read")
             return None
         if key not in self._checked:
-            wrong = self._wrong(path, manifest)
+            try:
+                wrong = self._wrong(path, manifest)
+            except FileNotFoundError:
+                wrong = "a file of it went away"
             if wrong:
                 self._set_aside(path, wrong)
                 return None
@@ -134,7 +143,10 @@ class Store:
         with disk_errors(self.root):
             corner.mkdir(exist_ok=True)
             aside = corner / f"{path.parent.name}-{path.name}-{time.time_ns()}"
-            path.rename(aside)
+            try:
+                path.rename(aside)
+            except FileNotFoundError:  # by another process, which tells of it
+                return
         self.notes.append(
             f"`{path.parent.name}/{path.name}` is corrupt ({why});"
             f" set aside as `{aside.relative_to(self.root)}` and computed again"
@@ -163,7 +175,9 @@ class Store:
     def spent(self, key: str, seconds: float) -> float:
         """Add to the seconds that earlier, interrupted attempts recorded; returns the sum."""
         path = self.workdir(key) / RESUME / "seconds.json"
-        before = float(json.loads(path.read_text())) if path.exists() else 0.0
+        before = 0.0
+        with suppress(FileNotFoundError, ValueError):  # of a power cut: not worth a wait for disks
+            before = float(json.loads(path.read_text()))
         aside = path.with_suffix(".new")
         aside.write_text(json.dumps(before + seconds))
         aside.replace(path)
@@ -216,7 +230,8 @@ class Store:
     def gc(self, *, dry_run: bool = False) -> list[Path]:
         """Delete artifacts that no card was made from, unfinished work, old jobs, what is corrupt.
 
-        Returns what was (or would be) deleted. BdbenchError while a run uses the store.
+        What is being worked on stays: jobs of a cluster outlive the run that queued them. Returns
+        what was (or would be) deleted. BdbenchError while a run uses the store.
         """
         for lock in sorted((self.root / "locks").glob(f"{_RUN}*.lock")):
             if self._held(lock.stem):
@@ -233,12 +248,17 @@ class Store:
                 keep.add(key)
                 todo.extend(artifacts[key].manifest.inputs.values())
         doomed = [a.path for key, a in artifacts.items() if key not in keep]
-        for name in ("work", "jobs", "corrupt"):
+        doomed += [
+            path for path in sorted((self.root / "work").glob("*"))
+            if not self._held(path.name.partition(".")[0])
+        ]
+        for name in ("jobs", "corrupt"):
             doomed += sorted((self.root / name).glob("*"))
         if not dry_run:
             with disk_errors(self.root):
                 for path in doomed:
-                    (self.root / "checked" / path.name).unlink(missing_ok=True)
+                    for about in ("checked", PULLED):
+                        (self.root / about / path.name).unlink(missing_ok=True)
                     if path.is_dir():
                         shutil.rmtree(path)
                     else:
@@ -250,8 +270,8 @@ class Store:
         try:
             with lock:
                 return False
-        except TimeoutError:
+        except (TimeoutError, PermissionError):  # of another user, who alone can tell
             return True
 
 
-__all__ = ["RESUME", "Artifact", "Manifest", "Store", "default_root", "disk_errors"]
+__all__ = ["PULLED", "RESUME", "Artifact", "Manifest", "Store", "default_root", "disk_errors"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,5 +53,9 @@ class Artifact:
 
     @property
     def size(self) -> int:
-        """Bytes on disk."""
-        return sum((self.path / name).stat().st_size for name in self.manifest.files)
+        """Bytes on disk, of those of its files that are there."""
+        found = 0
+        for name in self.manifest.files:
+            with suppress(FileNotFoundError):
+                found += (self.path / name).stat().st_size
+        return found

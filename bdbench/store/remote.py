@@ -6,6 +6,8 @@ manifest is, which comes last.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from pydantic import ValidationError
 
 from bdbench.errors import BdbenchError
 from bdbench.hashing import canonical_json, file_digest
-from bdbench.store import RESUME, Manifest, Store, disk_errors
+from bdbench.store import PULLED, RESUME, Artifact, Manifest, Store, disk_errors
 from bdbench.store.artifact import address
 
 LARGEST_MANIFEST = 4_000_000
@@ -61,7 +63,7 @@ class Remote:
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
-        """Whatever its driver raises, as one clear error; a disk of ours is left to others."""
+        """Whatever its driver raises, as one clear error."""
         try:
             yield
         except BdbenchError:
@@ -113,8 +115,15 @@ class Remote:
 
     def fetch(self, manifest: Manifest, name: str, path: Path) -> None:
         """Load a file of an artifact; BdbenchError if its bytes are not those of the manifest."""
-        with self._reached():
-            self._system.get_file(self._at(manifest.stage, manifest.key, name), str(path))
+        try:
+            with self._reached():
+                self._system.get_file(self._at(manifest.stage, manifest.key, name), str(path))
+        except BdbenchError as error:
+            number = getattr(error.__cause__, "errno", None)
+            if number not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            # Of our own disk, whatever file the driver names.
+            raise OSError(number, os.strerror(number), str(path)) from error
         if file_digest(path) != manifest.files[name]:
             path.unlink()
             raise BdbenchError(
@@ -155,19 +164,24 @@ def pull(
     store.prepare()
     for stage, key in wanted:
         here = store.find(stage, key)
-        if here is not None:
-            yield Moved(stage, key, here.manifest.label, "present")
-        elif not remote.has(stage, key):
+        if here is None and not remote.has(stage, key):
             yield Moved(stage, key, "", "missing")
-        else:
+            continue
+        taken = None
+        if here is None:
             manifest = remote.manifest(stage, key, versions)
             with disk_errors(store.root), store.lock(key):
-                size = _take(store, remote, manifest)
-            yield Moved(stage, key, manifest.label, "moved", size)
+                here = store.find(stage, key)  # whoever had the lock may have made it
+                if here is None:
+                    here = taken = _take(store, remote, manifest)
+        if taken is None:
+            yield Moved(stage, key, here.manifest.label, "present")
+        else:
+            yield Moved(stage, key, taken.manifest.label, "moved", taken.size)
 
 
-def _take(store: Store, remote: Remote, manifest: Manifest) -> int:
-    """Load what is not there of an earlier, interrupted attempt, and publish; returns the bytes."""
+def _take(store: Store, remote: Remote, manifest: Manifest) -> Artifact:
+    """Load what is not there of an earlier, interrupted attempt, and publish."""
     place = store.root / "work" / f"{manifest.key}.pulled"
     place.mkdir(exist_ok=True)
     for name, sha256 in manifest.files.items():
@@ -176,4 +190,6 @@ def _take(store: Store, remote: Remote, manifest: Manifest) -> int:
             remote.fetch(manifest, name, path)
     text: dict[str, Any] = manifest.model_dump(mode="json")
     (place / _MANIFEST).write_text(canonical_json(text), encoding="utf-8")
-    return store.adopt(place, manifest).size
+    (store.root / PULLED).mkdir(exist_ok=True)
+    (store.root / PULLED / manifest.key).touch()
+    return store.adopt(place, manifest)
