@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from bdbench.cli.planned import cluster, duration
-from bdbench.forecast import Cost, Forecast, Machine, forecast, measured
+from bdbench.execute.pool import Machine
+from bdbench.forecast import Cost, Forecast, forecast, measured
 from bdbench.plan import Node, Plan, StageName, cells, plan
 from bdbench.registry import Registry
 from bdbench.schema import Card
@@ -140,3 +141,5 @@ def test_a_cluster_has_the_gpus_asked_for() -> None:
         found = cluster(gpus)
         assert (len(found), sum(one.gpus for one in found)) == (machines, gpus)
         assert all(one.cores == 8 * one.gpus for one in found)
+    assert cluster(64, 16) == [Machine(128, 16)] * 4
+    assert cluster(100, 100) == [Machine(800, 100)]

@@ -12,14 +12,16 @@ from rich.table import Table
 
 from bdbench.cards.text import clean, counted
 from bdbench.environment import cores
-from bdbench.forecast import Forecast, Machine, forecast, measured
+from bdbench.execute.pool import Machine
+from bdbench.forecast import Forecast, forecast, measured
 from bdbench.plan import STAGES, Node, Plan
 from bdbench.store import Store, disk_errors
 
 CLUSTERS = (1, 8, 64)
 """GPUs for which the hours of a plan that wants some are told."""
 PER_MACHINE = Machine(cores=64, gpus=8)
-"""A machine of such a cluster, or the part of it with the GPUs that are counted."""
+"""A machine of such a cluster, or the part of it with the GPUs that are counted; it is larger where
+a node wants more."""
 
 
 def print_plan(todo: Plan, store: Store, as_json: bool) -> None:
@@ -41,7 +43,8 @@ def print_plan(todo: Plan, store: Store, as_json: bool) -> None:
         return
     gpus = max((node.gpus for node in waiting.values()), default=0)
     places = {"this machine": [Machine(cores())]} if gpus == 0 else {
-        counted(count, "GPU"): cluster(count) for count in CLUSTERS if count >= gpus
+        counted(count, "GPU"): cluster(count, gpus)
+        for count in [count for count in CLUSTERS if count >= gpus] or [gpus]
     }
     found = {
         name: forecast(todo, waiting, costs, machines) for name, machines in places.items()
@@ -54,11 +57,12 @@ def print_plan(todo: Plan, store: Store, as_json: bool) -> None:
             console.print(line)
 
 
-def cluster(gpus: int) -> list[Machine]:
-    """As many machines as have so many GPUs between them."""
-    whole, rest = divmod(gpus, PER_MACHINE.gpus)
+def cluster(gpus: int, least: int = 0) -> list[Machine]:
+    """As many machines as have so many GPUs between them, each with `least` where that is more."""
     share = PER_MACHINE.cores // PER_MACHINE.gpus
-    return [PER_MACHINE] * whole + [Machine(share * rest, rest)] * (rest > 0)
+    each = max(PER_MACHINE.gpus, least)
+    whole, rest = divmod(gpus, each)
+    return [Machine(share * each, each)] * whole + [Machine(share * rest, rest)] * (rest > 0)
 
 
 def told(found: Mapping[str, Forecast]) -> list[str]:

@@ -36,6 +36,8 @@ def carry(folder: str) -> str:
     ):
         assert worker.stdin is not None
         assert worker.stdout is not None
+        if said.tell():
+            said.write("\n")  # whoever was lost before may have left half a line
         worker.stdin.write((place / JOB).read_text(encoding="utf-8") + "\n")
         worker.stdin.flush()
         for line in worker.stdout:

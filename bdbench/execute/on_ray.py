@@ -12,7 +12,7 @@ from typing import Any
 from bdbench.environment import cores
 from bdbench.errors import BdbenchError
 from bdbench.execute.carry import UNSEEN, carry
-from bdbench.execute.pool import Work
+from bdbench.execute.pool import Machine, Work, threads_of
 from bdbench.plan import Node
 
 
@@ -40,8 +40,10 @@ class OnRay:
                 ray.init(num_cpus=cores(), include_dashboard=False, **quiet)
         nodes = ray.nodes()
         machines = [node["Resources"] for node in nodes if node["Alive"]]
-        self._cores = max(int(machine.get("CPU", 0)) for machine in machines)
-        gpus = max(int(machine.get("GPU", 0)) for machine in machines)
+        self._machines = [
+            Machine(int(machine.get("CPU", 0)), int(machine.get("GPU", 0))) for machine in machines
+        ]
+        gpus = max(machine.gpus for machine in self._machines)
         wanted = max((node.gpus for node in work.waiting.values()), default=0)
         if wanted > gpus:
             raise BdbenchError(
@@ -57,7 +59,7 @@ class OnRay:
         """Queue a task, of its size."""
         name = next(self._names)
         self._tasks[name] = self._carry.options(
-            num_cpus=min(node.threads, self._cores), num_gpus=node.gpus,
+            num_cpus=threads_of(node, self._machines), num_gpus=node.gpus,
             name=f"{node.stage} {node.label}",
         ).remote(str(folder))
         return name
@@ -82,6 +84,10 @@ class OnRay:
                 )
             why[job] = f"its process ended early on {host}"
         return why
+
+    def held(self, jobs: Collection[str]) -> Mapping[str, str]:
+        """None: Ray does not tell."""
+        return {}
 
     def cancel(self, jobs: Collection[str]) -> None:
         """Kill the processes of the tasks."""

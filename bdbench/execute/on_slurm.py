@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -12,13 +13,16 @@ from typing import Any
 
 from bdbench.errors import BdbenchError
 from bdbench.execute.carry import carry
-from bdbench.execute.pool import Work
+from bdbench.execute.pool import Machine, Work, threads_of
 from bdbench.plan import Node
 
 _MINUTES = 24 * 60
 """Time limit of a job; one that reaches it is queued again and goes on from its last epoch."""
 _LIMITS = 10_000
 """Times that it may reach it."""
+
+_TURN = {"None", "Priority", "Resources", "BeginTime", "Dependency"}
+"""Reasons of the queue that pass by themselves."""
 
 
 class Job:
@@ -59,12 +63,11 @@ class OnSlurm:
                 "there is no `sbatch` here", "run it on a machine that submits to Slurm"
             )
         self._make = submitit.AutoExecutor
-        cpus = _ask("sinfo", "--noheader", "--format=%c").split()
-        self._cores = max(int(number.rstrip("+")) for number in cpus)
+        self._machines = machines(_ask("sinfo", "--noheader", "--format=%c %G"))
 
     def submit(self, node: Node, folder: Path) -> str:
         """`sbatch` it; BdbenchError with what Slurm says against it."""
-        threads = min(node.threads, self._cores)
+        threads = threads_of(node, self._machines)
         executor = self._make(
             folder=str(folder), cluster=self.executor, slurm_max_num_timeout=_LIMITS
         )
@@ -86,8 +89,15 @@ class OnSlurm:
 
     def gone(self, jobs: Collection[str]) -> Mapping[str, str]:
         """Jobs that are not in the queue."""
-        queued = set(_ask("squeue", "--noheader", "--format=%A", f"--user={os.getuid()}").split())
+        queued = _queue()
         return {job: f"job {job} left the queue" for job in jobs if job not in queued}
+
+    def held(self, jobs: Collection[str]) -> Mapping[str, str]:
+        """Jobs in the queue with another reason than that others come first."""
+        queued = _queue()
+        return {
+            job: f"`{queued[job]}`" for job in jobs if job in queued and queued[job] not in _TURN
+        }
 
     def cancel(self, jobs: Collection[str]) -> None:
         """`scancel` them."""
@@ -96,6 +106,22 @@ class OnSlurm:
 
     def close(self) -> None:
         """Slurm goes on without us."""
+
+
+def machines(text: str) -> list[Machine]:
+    """What `sinfo` has, given its lines of cores and generic resources: `16+ gpu:a100:4(S:0-1)`."""
+    found = []
+    for line in text.splitlines():
+        cpus, _, resources = line.partition(" ")
+        gpus = re.findall(r"\bgpu(?::[^:,()]+)?:(\d+)", resources)
+        found.append(Machine(int(cpus.rstrip("+")), sum(map(int, gpus))))
+    return found
+
+
+def _queue() -> dict[str, str]:
+    """Our jobs that are queued or run, with the reason for which they do not run."""
+    lines = _ask("squeue", "--noheader", "--format=%A %r", f"--user={os.getuid()}").splitlines()
+    return {job: why for job, _, why in (line.partition(" ") for line in lines)}
 
 
 def _ask(*command: str) -> str:

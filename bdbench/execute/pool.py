@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +28,20 @@ class Work:
             "plugins": [str(path.absolute()) for path in self.plugins],
             "files": self.todo.files, "gpus": gpus, "node": self.todo.job(node),
         }
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What runs nodes side by side."""
+
+    cores: int
+    gpus: int = 0
+
+
+def threads_of(node: Node, machines: Sequence[Machine]) -> int:
+    """Cores to ask for: those of the node, or all that a machine with its GPUs has; at least 1."""
+    most = max((machine.cores for machine in machines if machine.gpus >= node.gpus), default=1)
+    return max(1, min(node.threads, most))
 
 
 class Pool(Protocol):

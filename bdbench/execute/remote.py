@@ -8,6 +8,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,9 +16,10 @@ from typing import Any, Protocol
 from bdbench.execute.carry import JOB, SAID
 from bdbench.execute.pool import Work
 from bdbench.plan import Node
+from bdbench.store import disk_errors
 
 TRIES = 3
-"""Machines that a node is lost with before it has failed."""
+"""Times that a node is lost, without an epoch in between, before it has failed."""
 _POLL, _ASK = 0.25, 2.0
 """Seconds between looks at the files, and between questions to the cluster."""
 
@@ -35,6 +37,9 @@ class Cluster(Protocol):
     def gone(self, jobs: Collection[str]) -> Mapping[str, str]:
         """Those that are neither queued nor running any more, with what is known of why."""
 
+    def held(self, jobs: Collection[str]) -> Mapping[str, str]:
+        """Those that wait for something else than their turn, with what the cluster says of it."""
+
     def cancel(self, jobs: Collection[str]) -> None:
         """Stop them."""
 
@@ -50,6 +55,8 @@ class _Job:
     folder: Path
     name: str
     tries: int = 1
+    epoch: int = 0
+    """The furthest that was told of."""
     read: int = 0
 
 
@@ -62,6 +69,8 @@ class Remote:
         self._jobs: dict[str, _Job] = {}
         self._said: deque[tuple[Node, dict[str, Any]]] = deque()
         self._asked = time.monotonic()
+        self._told: set[str] = set()
+        """Reasons for which jobs wait, each told once."""
 
     def full(self) -> bool:
         """Whether the cluster takes no more jobs for now."""
@@ -74,9 +83,12 @@ class Remote:
     def start(self, node: Node) -> None:
         """Queue its job."""
         folder = self._root / node.key
-        folder.mkdir(parents=True)
         job = self._work.job(node, list(range(node.gpus)))
-        (folder / JOB).write_text(json.dumps(job), encoding="utf-8")
+        with disk_errors(self._work.store.root):
+            folder.mkdir(parents=True)
+            (folder / JOB).write_text(json.dumps(job), encoding="utf-8")
+            # A network disk remembers for a while that a file is missing, not what is in it.
+            (folder / SAID).touch()
         self._jobs[node.key] = _Job(node, folder, self._cluster.submit(node, folder))
 
     def wait(self) -> tuple[Node, dict[str, Any]]:
@@ -92,30 +104,41 @@ class Remote:
 
     def _read(self, job: _Job) -> None:
         """Take over the whole lines that were said since the last look."""
-        try:
-            # Opened anew every time: only then does a network disk show what others wrote.
-            with (job.folder / SAID).open("rb") as said:
-                said.seek(job.read)
-                text = said.read()
-        except FileNotFoundError:
-            return
+        # Opened anew every time: only then does a network disk show what others wrote.
+        with (job.folder / SAID).open("rb") as said:
+            said.seek(job.read)
+            text = said.read()
         whole = text[: text.rfind(b"\n") + 1]
         job.read += len(whole)
         for line in whole.splitlines():
-            event = json.loads(line)
+            try:
+                event = json.loads(line)
+            except ValueError:  # half a line, of a machine that went away
+                continue
+            if event.get("epoch", 0) > job.epoch:
+                job.tries, job.epoch = 1, event["epoch"]
             if event["event"] == "died":
                 self._lost(job, f"its process died with status {event['status']}")
                 return
             self._said.append((job.node, event))
             if event["event"] in ("done", "error"):
+                _look(self._work.store.root / "objects" / job.node.stage)
                 del self._jobs[job.node.key]
                 shutil.rmtree(job.folder, ignore_errors=True)
                 return
 
     def _ask(self) -> None:
-        gone = self._cluster.gone([job.name for job in self._jobs.values()])
+        names = {job.name: job for job in self._jobs.values()}
+        for name, why in self._cluster.held(names).items():
+            if why not in self._told:
+                self._told.add(why)
+                node = names[name].node
+                text = f"{node.stage} {node.label} waits on {self._cluster.name}: {why}"
+                self._said.append((node, {"event": "note", "text": text}))
+        gone = self._cluster.gone(names)
         for job in list(self._jobs.values()):
             if job.name in gone:
+                _look(job.folder)
                 self._read(job)
                 if job.node.key in self._jobs and job.name in gone:
                     self._lost(job, gone[job.name])
@@ -127,7 +150,8 @@ class Remote:
             del self._jobs[job.node.key]
             self._said.append((job.node, {
                 "event": "error", "kind": "cell",
-                "message": f"it was lost `{TRIES}` times on {self._cluster.name}: {why}",
+                "message": f"it was lost `{TRIES}` times on {self._cluster.name} without getting an"
+                f" epoch further: {why}",
                 "hint": "run the same command again: it continues; every machine must see"
                 f" `{self._work.store.root}`, and `{job.folder}` has what is known",
             }))
@@ -146,5 +170,11 @@ class Remote:
         self._cluster.cancel([job.name for job in self._jobs.values()])
         self._cluster.close()
         for folder in (self._root, self._root.parent):
-            if folder.is_dir() and not any(folder.iterdir()):
+            with suppress(OSError):  # it is not there, or not empty
                 folder.rmdir()
+
+
+def _look(folder: Path) -> None:
+    """List a folder, by which a network disk learns what others did there."""
+    with suppress(FileNotFoundError):
+        next(folder.iterdir(), None)

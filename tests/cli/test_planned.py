@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+
+import pytest
 
 from bdbench.schema import Card
 from tests.cli.conftest import Cli
+
+
+@pytest.mark.parametrize(("processes", "places"), [
+    (4, ["8 GPUs", "64 GPUs"]), (16, ["64 GPUs"]), (96, ["96 GPUs"]),
+])
+def test_hours_are_told_of_clusters_that_have_the_gpus_of_a_node(
+    processes: int, places: list[str], smoke_card: Card, cli: Cli
+) -> None:
+    done = cli("run", "--recipe", "smoke", "--defense", "none", "--plan",
+               "--set", "recipe.hardware.device=cuda", "--set", "recipe.pretrain.batch=96",
+               "--set", f"recipe.hardware.processes={processes}")
+    assert done.status == 0, done.err
+    told = re.findall(r"^on (.*): ", done.out, re.MULTILINE)
+    assert told == places
 
 
 def test_the_plan_tells_what_it_costs(smoke_card: Card, shared_store: Path, cli: Cli) -> None:

@@ -19,7 +19,7 @@ from bdbench.errors import BdbenchError
 from bdbench.execute import execute, on_slurm
 from bdbench.execute.carry import JOB
 from bdbench.execute.on_slurm import OnSlurm
-from bdbench.execute.pool import Work
+from bdbench.execute.pool import Machine, Work
 from bdbench.plan import Node, Plan
 from bdbench.store import Store
 from tests.cluster import slurm
@@ -157,8 +157,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place = tmp_path / "bin"
     place.mkdir()
     for name, does in {
-        "sinfo": "echo 64; echo 16+",
-        "squeue": "echo 7",
+        "sinfo": "echo '64 (null)'; echo '16+ gpu:a100:4(S:0-1),gpu:t4:2'",
+        "squeue": "echo 7 AssocGrpGRES; echo 9 Priority; echo 10 None; echo 11 Bad one",
         "sbatch": f"cat \"$1\" > {tmp_path}/job.sh; echo Submitted batch job 7",
         "srun": "", "scancel": "",
     }.items():
@@ -197,11 +197,11 @@ def place(folder: Path, node: Node) -> OnSlurm:
 
 @needs_submitit
 def test_a_job_asks_for_the_cores_and_gpus_of_its_node(site: Path) -> None:
-    for cores, gpus in ((3, 0), (100, 2)):
+    for cores, gpus, asked in ((3, 0, 3), (100, 0, 64), (100, 2, 16)):
         node = Node("pretrain", "badnet / mmcl", {}, {}, threads=cores, gpus=gpus)
         assert place(site, node).submit(node, site / "job") == "7"
         script = (site / "job.sh").read_text().splitlines()
-        assert f"#SBATCH --cpus-per-task={min(cores, 64)}" in script
+        assert f"#SBATCH --cpus-per-task={asked}" in script
         assert ("#SBATCH --gpus-per-node=2" in script) == (gpus == 2)
         assert "#SBATCH --requeue" in script
         assert "#SBATCH --ntasks-per-node=1" in script
@@ -213,6 +213,18 @@ def test_a_job_asks_for_the_cores_and_gpus_of_its_node(site: Path) -> None:
 def test_a_job_that_left_the_queue_is_gone(site: Path) -> None:
     found = place(site, Node("poison", "badnet", {}, {}))
     assert found.gone(["7", "8"]) == {"8": "job 8 left the queue"}
+
+
+@needs_submitit
+def test_why_a_job_waits_is_told_unless_it_is_a_matter_of_time(site: Path) -> None:
+    found = place(site, Node("poison", "badnet", {}, {}))
+    assert found.held(["7", "9", "10", "11", "12"]) == {"7": "`AssocGrpGRES`", "11": "`Bad one`"}
+
+
+def test_cores_and_gpus_of_a_site() -> None:
+    lines = ["64 (null)", "16+ gpu:a100:4(S:0-1),gpu:t4:2", "8 gpu:2", "4 craynetwork:3"]
+    assert on_slurm.machines("\n".join(lines)) == [
+        Machine(64), Machine(16, 6), Machine(8, 2), Machine(4)]
 
 
 @needs_submitit

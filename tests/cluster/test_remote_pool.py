@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 import threading
@@ -11,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from bdbench.errors import DiskError
 from bdbench.execute import carry as carrying
 from bdbench.execute import remote
 from bdbench.execute.carry import JOB, SAID, UNSEEN, carry
-from bdbench.execute.pool import Work
+from bdbench.execute.pool import Machine, Work, threads_of
 from bdbench.execute.remote import TRIES, Remote
 from bdbench.plan import Node, Plan
 from bdbench.store import Store
@@ -32,6 +34,7 @@ class Fake:
         self.queued: list[tuple[Node, Path]] = []
         self.cancelled: list[str] = []
         self.ended: dict[str, str] = {}
+        self.waits: dict[str, str] = {}
         self.closed = False
         self.on_submit: Callable[[Path], None] = lambda folder: None
 
@@ -42,6 +45,9 @@ class Fake:
 
     def gone(self, jobs: Collection[str]) -> Mapping[str, str]:
         return {job: why for job, why in self.ended.items() if job in jobs}
+
+    def held(self, jobs: Collection[str]) -> Mapping[str, str]:
+        return {job: why for job, why in self.waits.items() if job in jobs}
 
     def cancel(self, jobs: Collection[str]) -> None:
         self.cancelled += jobs
@@ -122,9 +128,64 @@ def test_a_lost_job_is_queued_again_and_after_three_it_has_failed(
             assert len(fake.queued) == attempt + 1
             assert fake.cancelled[-1] == str(attempt)
     assert (event["event"], event["kind"]) == ("error", "cell")
-    assert event["message"] == f"it was lost `3` times on Fake: {why}"
+    assert event["message"] == (
+        f"it was lost `3` times on Fake without getting an epoch further: {why}")
     assert f"`{fake.queued[-1][1]}` has what is known" in event["hint"]
     assert len(fake.queued) == TRIES
+
+
+def test_an_epoch_further_each_loss_is_the_first(pool: Remote, fake: Fake) -> None:
+    """On machines that are taken away at any time a training ends all the same."""
+    pool.start(NODE)
+    for attempt in range(1, 2 * TRIES + 1):
+        say(fake.queued[-1][1], {"event": "progress", "epoch": attempt})
+        assert pool.wait()[1]["event"] == "progress"
+        fake.ended[str(attempt)] = "PREEMPTED"
+        assert pool.wait()[1]["event"] == "note"
+    say(fake.queued[-1][1], DONE)
+    assert pool.wait() == (NODE, DONE)
+
+
+def test_half_a_line_of_a_lost_machine_is_passed_over(pool: Remote, fake: Fake) -> None:
+    pool.start(NODE)
+    folder = fake.queued[0][1]
+    with (folder / SAID).open("a") as said:
+        said.write('{"event": "prog')
+    say(folder, end="\n")
+    say(folder, DONE)
+    assert pool.wait() == (NODE, DONE)
+
+
+def test_what_a_job_waits_for_is_told_once(pool: Remote, fake: Fake) -> None:
+    pool.start(NODE)
+    fake.waits["1"] = "`AssocGrpGRES`"
+    assert pool.wait() == (NODE, {
+        "event": "note", "text": "poison badnet waits on Fake: `AssocGrpGRES`"})
+    later = threading.Timer(0.2, lambda: say(fake.queued[0][1], DONE))
+    later.start()
+    assert pool.wait() == (NODE, DONE)
+    later.join()
+
+
+def test_a_full_disk_is_told_as_such(
+    pool: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Path, *given: Any, **named: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(DiskError, match=f"the store `{tmp_path}` is full"):
+        pool.start(NODE)
+
+
+@pytest.mark.parametrize(("threads", "gpus", "asked"), [
+    (4, 0, 4), (100, 0, 64), (100, 2, 16), (100, 9, 1), (4, 4, 1),
+])
+def test_no_more_cores_are_asked_for_than_a_machine_with_the_gpus_has(
+    threads: int, gpus: int, asked: int
+) -> None:
+    machines = [Machine(64), Machine(16, 2), Machine(0, 4)]
+    assert threads_of(Node("poison", "", {}, {}, threads, gpus), machines) == asked
 
 
 def test_what_a_job_said_before_it_was_gone_counts(pool: Remote, fake: Fake) -> None:
@@ -158,3 +219,8 @@ def test_a_job_ends_with_its_worker_and_tells_how(
     (tmp_path / JOB).write_text("{}")
     carry(str(tmp_path))
     assert [json.loads(line) for line in (tmp_path / SAID).read_text().splitlines()] == said
+    with (tmp_path / SAID).open("a") as half:
+        half.write("{")
+    carry(str(tmp_path))
+    last = (tmp_path / SAID).read_text().splitlines()[-len(said):]
+    assert [json.loads(line) for line in last] == said
