@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from bdbench.errors import BdbenchError, CellFailed
 from bdbench.schema import Hardware
+from bdbench.store import RESUME
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,11 @@ def launch(
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     if gpus:
         environment["CUDA_VISIBLE_DEVICES"] = visible(gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
-    with tempfile.TemporaryDirectory(prefix="bdbench-") as folder:
+    log = Path(job["work"]) / RESUME / "processes.txt"
+    with (
+        tempfile.TemporaryDirectory(prefix="bdbench-") as folder,
+        log.open("w", encoding="utf-8") as said,
+    ):
         path = Path(folder) / "job.json"
         path.write_text(json.dumps(job), encoding="utf-8")
         # The processes end when their standard input does: this process holds its other end.
@@ -144,7 +149,7 @@ def launch(
             [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--no-python",
              f"--nproc-per-node={processes}", "--", sys.executable, "-P", "-m", "bdbench.rank",
              str(path)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True,
             env=environment,
         )
         assert running.stdout is not None
@@ -162,5 +167,6 @@ def launch(
     if status:
         raise CellFailed(
             f"one of `{processes}` training processes died with status `{status}`",
-            "run the same command again: it continues; often it is too little memory",
+            f"run the same command again: it continues; `{log}` has what they said, and often it is"
+            " too little memory",
         )

@@ -20,7 +20,6 @@ import torch
 import torch.distributed as dist
 
 from bdbench.errors import BdbenchError
-from bdbench.group import Group
 from bdbench.registry import Registry
 from bdbench.stages import Context
 from bdbench.stages.pretrain import train
@@ -42,25 +41,25 @@ def main() -> None:
         out.flush()
 
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    cuda = job["spec"]["hardware"]["device"] == "cuda"
-    if cuda:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
-    first = Group.current().rank == 0
-    store = Store(Path(job["store"]))
-    inputs = {role: store.open(*at) for role, at in job["inputs"].items()}
-    context = Context(
-        Registry(map(Path, job["plugins"])),
-        lambda progress: answer({"event": "progress", **progress}) if first else None,
-    )
+    rank = int(os.environ["RANK"])
     try:
+        cuda = job["spec"]["hardware"]["device"] == "cuda"
+        if cuda:
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
+        store = Store(Path(job["store"]))
+        context = Context(
+            Registry(map(Path, job["plugins"])),
+            lambda told: answer({"event": "progress", **told}) if rank == 0 else None,
+        )
+        inputs = {role: store.open(*at) for role, at in job["inputs"].items()}
         train(job["spec"], inputs, Path(job["work"]), context)
     except BdbenchError as error:
         answer({"event": "error", "message": error.message, "hint": error.hint,
                 "exit_code": error.exit_code})
         os._exit(1)
     except Exception as error:
-        log = Path(job["work"]) / RESUME / f"traceback-{Group.current().rank}.txt"
+        log = Path(job["work"]) / RESUME / f"traceback-{rank}.txt"
         log.write_text(traceback.format_exc(), encoding="utf-8")
         answer({"event": "error", "message": f"{type(error).__name__}: {error}",
                 "hint": f"`{log}` has the traceback", "exit_code": 1})

@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 
 from bdbench.errors import BdbenchError
 from bdbench.execute import execute, read_card
-from bdbench.group import Group
+from bdbench.group import Group, launch
 from bdbench.plan import Plan, cells, plan
 from bdbench.registry import Registry
 from bdbench.schema import Cell
-from bdbench.store import Store
+from bdbench.store import RESUME, Store
 
 STEP = """
 import json, sys
@@ -125,6 +125,40 @@ def test_shares_make_the_batch() -> None:
     batch = torch.arange(12).view(2, 6)
     shares = [Group(rank, 3).share(batch, 1) for rank in range(3)]
     assert torch.equal(torch.cat(shares, 1), batch)
+
+
+def launched(folder: Path) -> BdbenchError:
+    """What becomes of a training whose data are not there."""
+    (folder / "work" / RESUME).mkdir(parents=True)
+    job = {"spec": {"hardware": {"device": "cpu"}}, "work": str(folder / "work"),
+           "store": str(folder), "inputs": {"data": ["data", "0" * 16]}, "plugins": []}
+    with pytest.raises(BdbenchError) as error:
+        launch(job, 1, [], print)
+    return error.value
+
+
+def test_what_a_process_cannot_begin_with_is_told(tmp_path: Path) -> None:
+    error = launched(tmp_path)
+    assert error.message == f"`data/{'0' * 16}` is not in the store `{tmp_path}`"
+    assert error.exit_code == 2
+
+
+def test_what_a_process_said_before_it_died_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "if 'bdbench.rank' in sys.orig_argv and 'torch.distributed.run' not in sys.orig_argv:\n"
+        "    print('the end', file=sys.stderr, flush=True)\n"
+        "    os._exit(3)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    work = tmp_path / "work" / RESUME / "processes.txt"
+    error = launched(tmp_path)
+    assert error.message == "one of `1` training processes died with status `1`"
+    assert error.hint == (f"run the same command again: it continues; `{work}` has what they said,"
+                          " and often it is too little memory")
+    assert "the end" in work.read_text()
 
 
 def planned(**hardware: Any) -> tuple[Plan, Cell]:

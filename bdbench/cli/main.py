@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from typing import Annotated, NoReturn
 
@@ -61,6 +62,9 @@ def _options(
 
 def main() -> None:
     """Run the command; a user's mistake ends in one message and a hint, not a traceback."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
+            signal.signal(number, signal.default_int_handler)
     try:
         status = app(prog_name="bdbench", standalone_mode=False)
     except BdbenchError as error:

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from bdbench.cards.text import clean, counted
-from bdbench.errors import CellFailed
+from bdbench.errors import CellFailed, DiskError
 from bdbench.execute import Failure, read_card
 from bdbench.hashing import key_of
 from bdbench.plan import Plan
@@ -51,7 +51,10 @@ def print_cards(
         table = matrix(list(cards.values()))
         console.print(Fitted(table))
         typer.echo(table.note)
-        typer.echo(f"matrix: {_report(todo, store, cards)}")
+        try:
+            typer.echo(f"matrix: {_report(todo, store, cards)}")
+        except DiskError as error:  # the cards are there all the same
+            typer.echo(f"note: no figures and no table as files: {clean(error.message)}", err=True)
     for cell in cards:
         typer.echo(f"card: {_path(todo, store, cell)}")
     typer.echo(f"next: {clean(shlex.join(following))}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -132,6 +133,22 @@ def test_several_cells_print_a_matrix_and_each_stage_runs_once(
     assert ran.count("pretrain") == ran.count("data") == 1
 
 
+def test_where_the_files_of_a_matrix_cannot_be_written_its_cards_are_shown(
+    smoke_card: Card, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*given: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("bdbench.cards.report.write", refused)
+    done = cli(*SMOKE, "--defense", "cleanclip", "--defense", "none")
+    assert done.status == 0, done.err
+    assert "matrix: " not in done.out
+    assert sum(line.startswith("card: ") for line in done.out.splitlines()) == 2
+    note = done.err.splitlines()[-1]
+    assert note.startswith("note: no figures and no table as files: the store `")
+    assert note.endswith("` is read-only")
+
+
 def test_plan_runs_nothing_and_counts_what_is_there(
     smoke_card: Card, shared_store: Path, tmp_path: Path, bdbench: Command
 ) -> None:
@@ -246,8 +263,9 @@ def test_a_failed_cell_says_so_continues_later_and_leaves_no_trace(
         works(cli, following(again.out))
 
 
-def test_ctrl_c_says_that_the_same_command_continues(
-    smoke_card: Card, shared_store: Path, tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_and_the_like_say_that_the_same_command_continues(
+    number: signal.Signals, smoke_card: Card, shared_store: Path, tmp_path: Path
 ) -> None:
     for stage in ("data", "poison"):
         shutil.copytree(shared_store / "objects" / stage, tmp_path / "objects" / stage)
@@ -261,7 +279,7 @@ def test_ctrl_c_says_that_the_same_command_continues(
     )
     assert process.stderr is not None
     assert "reused" in process.stderr.readline()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, talk = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     assert talk.endswith("interrupted\n\nhint: the same command continues\n")
