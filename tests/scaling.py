@@ -30,9 +30,11 @@ SEEDS = (0, 1, 2)
 
 HOURS = {"Mmcl": 26.0, "MmclSsl": 38.0}
 """Assumed of a pre-training on eight GPUs, by objective: the middle of what Verma et al. report."""
-PAIRS, EPOCHS, IMAGES, TESTED = 6_000_000, 64, 6_210_000, 50_000
+PAIRS, EPOCHS, IMAGES = 6_000_000, 64, 6_210_000
+TESTED, VALIDATED, PROMPTS = 50_000, 50_000, 80_000
+"""What every model is asked: test images, twice, validation images, and prompts for the classes."""
 FORWARD = 3.0
-"""Assumed: images a second that are only encoded, over pairs a second that are trained on."""
+"""Assumed: images or prompts a second that are only encoded, over pairs a second trained on."""
 DECODED = 500.0
 """Assumed: images that a core decodes and scales in a second."""
 MODEL, IMAGE, ROW = 0.41e9, 30e3, 20.0
@@ -68,15 +70,15 @@ def speed(use: str) -> float:
     return PAIRS * EPOCHS / (HOURS[use.split(":")[-1]] * 3600 * 8)
 
 
-def cost(todo: Plan, node: Node) -> Cost:
-    """Of a stage, from the assumptions above.
+def cost(todo: Plan, node: Node, cores: int) -> Cost:
+    """Of a stage, from the assumptions above; `cores`: of a machine.
 
     The images that are trained on do not stay in memory: they are read anew in every epoch. Those
     of a defense and of the test do.
     """
     spec = node.spec
     if node.stage == "data":
-        return Cost(IMAGES / DECODED, round(IMAGES * IMAGE))
+        return Cost(IMAGES / DECODED / cores, round(IMAGES * IMAGE))
     if node.stage == "poison":
         return Cost(60, 1_000_000)
     if node.stage == "pretrain":
@@ -91,9 +93,10 @@ def cost(todo: Plan, node: Node) -> Cost:
         )
     if node.stage == "evaluate":
         count = max(1, models(todo.nodes[node.inputs["model"]]))
-        images = 2 * TESTED * count
-        return Cost(30 + images / (FORWARD * speed("Mmcl")), round(images * ROW),
-                    round(TESTED * IMAGE + count * MODEL))
+        images = (2 * TESTED + VALIDATED) * count
+        encoded = images + PROMPTS * count
+        return Cost(30 + encoded / (FORWARD * speed("Mmcl")), round(images * ROW),
+                    round((TESTED + VALIDATED) * IMAGE + count * MODEL))
     return Cost(5, 1_000_000)
 
 
@@ -106,8 +109,9 @@ def simulated(gpus: int) -> tuple[Plan, Forecast]:
     """The plan and what it costs on so many GPUs."""
     with tempfile.TemporaryDirectory() as folder:
         todo = matrix(Path(folder) / "registry", gpus)
-    costs = {key: cost(todo, node) for key, node in todo.nodes.items()}
-    return todo, forecast(todo, todo.nodes, costs, cluster(gpus))
+    machines = cluster(gpus)
+    costs = {key: cost(todo, node, machines[0].cores) for key, node in todo.nodes.items()}
+    return todo, forecast(todo, todo.nodes, costs, machines)
 
 
 def table() -> Iterator[str]:
@@ -117,7 +121,7 @@ def table() -> Iterator[str]:
     for gpus in GPUS:
         todo, found = simulated(gpus)
         needed = sum(
-            cost(todo, node).seconds * node.gpus for node in todo.nodes.values()
+            cost(todo, node, 1).seconds * node.gpus for node in todo.nodes.values()
         ) / 3600
         yield (
             f"| {gpus} | {duration(found.wall)} | {needed:,.0f} | {found.busy:.0%}"

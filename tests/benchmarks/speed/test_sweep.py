@@ -2,7 +2,7 @@
 
 The rates of both must be the same to the last image; a small one is compared in every run of the
 tests. A step has one thread on either side, as the recipes have it; the sweep runs as many of them
-side by side as there are cores.
+side by side as there are cores. One by one with a thread for every core is measured too.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pytest
 
 from bdbench.api import Dataset
 from bdbench.data import DataCache
+from bdbench.environment import cores
 from bdbench.execute import execute, read_card
 from bdbench.plan import Plan, cells, plan
 from bdbench.registry import Registry
@@ -75,7 +76,7 @@ class Sweep:
         (key,) = self.todo.cards.values()
         return seconds, read_card(store, key)
 
-    def one_by_one(self, name: str) -> tuple[float, list[Rates]]:
+    def one_by_one(self, name: str, threads: int | None = None) -> tuple[float, list[Rates]]:
         """Seconds of every run with its evaluations, and their rates."""
         store, nodes = self.start, self.todo.nodes
         about = next(node for node in nodes.values() if node.stage == "evaluate")
@@ -99,7 +100,8 @@ class Sweep:
             read = {role: store.open(self.todo.stages[key], key)
                     for role, key in node.inputs.items()}
             work = self.folder / name / str(i)
-            found.append(run(node.spec, read, judge, self.registry, work))
+            spec = node.spec if threads is None else {**node.spec, "threads": threads}
+            found.append(run(spec, read, judge, self.registry, work))
         return time.perf_counter() - begun, found
 
 
@@ -134,15 +136,19 @@ def test_sweep_over_one_by_one(
     if recipe == "coco_mini" and not PACKS.exists():
         pytest.skip("needs the COCO shards in ../shared/datapacks")
     sweep = Sweep.prepare(tmp_path, recipe, overrides)
-    ratios = []
+    ratios, wide = [], []
     for i in range(ROUNDS):
         single, rates = sweep.one_by_one(f"one-{i}")
         seconds, card = sweep.ours(f"ours-{i}")
         assert rates == rates_of(card)
+        all_cores, _ = sweep.one_by_one(f"wide-{i}", cores())
         ratios.append(single / seconds)
-        print(f"\n{recipe}, round {i + 1}: {seconds:.0f} s, one by one {single:.0f} s")
+        wide.append(all_cores / seconds)
+        print(f"\n{recipe}, round {i + 1}: {seconds:.0f} s, one by one {single:.0f} s, with all"
+              f" cores {all_cores:.0f} s")
     measured(
         f"a sweep of `{recipe}`, 8 learning rates x {EPOCHS} epochs of 500 pairs, over its steps"
         " one by one",
         spread(ratios), "aim 3",
     )
+    measured(f"the same of `{recipe}` over its steps with a thread for every core", spread(wide))
