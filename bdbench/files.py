@@ -11,6 +11,11 @@ def settle(aside: Path, path: Path) -> None:
 
     Renamed without that, a file may be found empty under its name after a power cut.
     """
-    with aside.open("rb") as file:
-        os.fsync(file.fileno())
+    force(aside)
     aside.replace(path)
+
+
+def force(path: Path) -> None:
+    """Wait until the bytes of a file are on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

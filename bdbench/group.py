@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from bdbench.errors import BdbenchError, CellFailed
+from bdbench.errors import BdbenchError, CellFailed, told
 from bdbench.schema import Hardware
 from bdbench.store import RESUME
 
@@ -159,8 +159,7 @@ def launch(
             if event.pop("event") == "progress":
                 report(event)
             elif failed is None:
-                error = CellFailed if event["exit_code"] == 1 else BdbenchError
-                failed = error(event["message"], event["hint"])
+                failed = told(event)
         status = running.wait()
     if failed is not None:
         raise failed

@@ -21,6 +21,9 @@ STAGES: tuple[StageName, ...] = get_args(StageName)
 STAGE_VERSIONS: dict[StageName, int] = dict.fromkeys(STAGES, 1)
 """Raised when a stage's code changes what comes out of the same spec."""
 
+DECODERS = 16
+"""Cores for a dataset of files, where there are so many: each decodes a part of it."""
+
 
 @dataclass(frozen=True)
 class Node:
@@ -148,7 +151,7 @@ def add_cell(
     def stored(label: str, ref: Ref) -> str:
         return result.add(Node("data", label, {
             "dataset": ref.identity(), "resolution": recipe.resolution, "seed": seeds["data"],
-        }, {}, local=dict(found.local)))
+        }, {}, DECODERS if found.local else 1, local=dict(found.local)))
 
     data = stored(recipe.dataset, found.data)
     tests = {} if found.tests is None else {

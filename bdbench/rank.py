@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from bdbench.errors import BdbenchError
+from bdbench.errors import BdbenchError, CellFailed
 from bdbench.registry import Registry
 from bdbench.stages import Context
 from bdbench.stages.pretrain import train
-from bdbench.store import RESUME, Store
+from bdbench.store import RESUME, Store, disk_errors
 
 _PATIENCE = timedelta(hours=6)
 """The first process makes the tokens alone while the others wait: of 12 million texts in 20 min."""
@@ -53,16 +54,18 @@ def main() -> None:
             lambda told: answer({"event": "progress", **told}) if rank == 0 else None,
         )
         inputs = {role: store.open(*at) for role, at in job["inputs"].items()}
-        train(job["spec"], inputs, Path(job["work"]), context)
+        with disk_errors(store.root):
+            train(job["spec"], inputs, Path(job["work"]), context)
     except BdbenchError as error:
         answer({"event": "error", "message": error.message, "hint": error.hint,
-                "exit_code": error.exit_code})
+                "kind": error.kind})
         os._exit(1)
     except Exception as error:
         log = Path(job["work"]) / RESUME / f"traceback-{rank}.txt"
-        log.write_text(traceback.format_exc(), encoding="utf-8")
+        with suppress(OSError):
+            log.write_text(traceback.format_exc(), encoding="utf-8")
         answer({"event": "error", "message": f"{type(error).__name__}: {error}",
-                "hint": f"`{log}` has the traceback", "exit_code": 1})
+                "hint": f"`{log}` has the traceback", "kind": CellFailed.kind})
         os._exit(1)
     dist.destroy_process_group()
 

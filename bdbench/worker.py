@@ -20,7 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TextIO
 
-from bdbench.errors import BdbenchError, CellFailed, DiskError
+from bdbench.errors import BdbenchError, CellFailed
 from bdbench.registry import Registry
 from bdbench.stages import Context
 from bdbench.store import RESUME, Store, disk_errors
@@ -73,10 +73,8 @@ def work(job: Mapping[str, Any], report: Callable[[Event], None]) -> None:
             job["files"], job["gpus"],
         )
     except BdbenchError as error:
-        kind = "disk" if isinstance(error, DiskError) else (
-            "cell" if isinstance(error, CellFailed) else "input"
-        )
-        report({"event": "error", "message": error.message, "hint": error.hint, "kind": kind})
+        report({"event": "error", "message": error.message, "hint": error.hint,
+                "kind": error.kind})
     except Exception as error:
         log = store.root / "work" / job["node"]["key"] / RESUME / "traceback.txt"
         hint = "the traceback is lost"
@@ -86,7 +84,7 @@ def work(job: Mapping[str, Any], report: Callable[[Event], None]) -> None:
         except OSError:
             pass
         report({"event": "error", "message": f"{type(error).__name__}: {error}", "hint": hint,
-                "kind": "cell"})
+                "kind": CellFailed.kind})
     else:
         report({"event": "done", "reused": reused, "notes": store.taken_notes()})
 

@@ -78,7 +78,7 @@ def cost(todo: Plan, node: Node, cores: int) -> Cost:
     """
     spec = node.spec
     if node.stage == "data":
-        return Cost(IMAGES / DECODED / cores, round(IMAGES * IMAGE))
+        return Cost(IMAGES / DECODED / min(node.threads, cores), round(IMAGES * IMAGE))
     if node.stage == "poison":
         return Cost(60, 1_000_000)
     if node.stage == "pretrain":

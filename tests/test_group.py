@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bdbench.errors import BdbenchError
+from bdbench.errors import BdbenchError, DiskError
 from bdbench.execute import execute, read_card
 from bdbench.group import Group, launch
 from bdbench.plan import Plan, cells, plan
@@ -141,6 +141,23 @@ def test_what_a_process_cannot_begin_with_is_told(tmp_path: Path) -> None:
     error = launched(tmp_path)
     assert error.message == f"`data/{'0' * 16}` is not in the store `{tmp_path}`"
     assert error.exit_code == 2
+
+
+def test_a_full_disk_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if 'bdbench.rank' in sys.orig_argv and 'torch.distributed.run' not in sys.orig_argv:\n"
+        "    import bdbench.stages.pretrain\n"
+        "    def full(*given):\n"
+        "        raise RuntimeError('I/O error: No space left on device (os error 28)')\n"
+        "    bdbench.stages.pretrain.train = full\n"
+        "    from bdbench.store import Store\n"
+        "    Store.open = lambda *given: None\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    error = launched(tmp_path)
+    assert isinstance(error, DiskError)
+    assert error.message == f"the store `{tmp_path}` is full"
 
 
 def test_what_a_process_said_before_it_died_is_kept(

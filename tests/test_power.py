@@ -35,6 +35,18 @@ class Disk:
             self._safe.add(self._state(os.fstat(descriptor)))
 
         monkeypatch.setattr(os, "fsync", forced)
+        self._replace = Path.replace
+        monkeypatch.setattr(Path, "replace", lambda path, to: self.named(path, to))
+
+    def named(self, path: Path, to: Path) -> Path:
+        """A file gets its name; only the seconds may be lost, of which every report adds some."""
+        assert path.stem == "seconds" or self._safe_file(path), f"`{path}` may be empty"
+        beside = to.with_suffix(".pixels")
+        assert not beside.exists() or self._safe_file(beside), f"`{beside}` may be empty"
+        return self._replace(path, to)
+
+    def _safe_file(self, path: Path) -> bool:
+        return self._state(path.stat()) in self._safe
 
     def _state(self, stat: os.stat_result) -> tuple[int, int, int]:
         return stat.st_ino, stat.st_mtime_ns, stat.st_size
@@ -43,7 +55,7 @@ class Disk:
         """Empty all other files, as ext4 and XFS leave them; returns their names."""
         lost = [
             path for path in sorted(folder.rglob("*"))
-            if path.is_file() and self._state(path.stat()) not in self._safe
+            if path.is_file() and not self._safe_file(path)
         ]
         for path in lost:
             path.write_bytes(b"")

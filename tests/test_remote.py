@@ -169,6 +169,7 @@ def test_the_seconds_of_another_machine_tell_nothing_of_this_one(
     assert known == {"data", "poison", "pretrain"}
     store.gc()
     pulled(tmp_path, str(place), made)
+    assert len(list((tmp_path / "pulled").iterdir())) == len(made)
     store.gc()
     assert list((tmp_path / "pulled").iterdir()) == []
 

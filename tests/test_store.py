@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -219,20 +220,49 @@ def test_the_size_is_of_the_files_that_are_there(store: Store) -> None:
     assert found.size == 0
 
 
-def test_gc_leaves_what_is_worked_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A job of a cluster outlives the run that queued it; a pull is no run."""
-    for name in (KEY, f"{KEY}.pulled", "b" * 16):
-        (store.root / "work" / name).mkdir()
-    with store.lock(KEY):
-        assert [path.name for path in Store(store.root).gc()] == ["b" * 16]
-    monkeypatch.setattr("bdbench.store.FileLock.acquire", refused)
-    assert Store(store.root).gc() == [], "the locks are of another user, who alone can tell"
+@pytest.mark.parametrize("work", [KEY, f"{KEY}.pulled"])
+def test_gc_waits_for_what_is_worked_on(
+    work: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job of a cluster outlives the run that queued it, and reads what no card needs yet."""
+    publish(store, "a" * 16)
+    (store.root / "work" / work).mkdir()
+    with store.lock(KEY), pytest.raises(BdbenchError, match="a run is using the store"):
+        Store(store.root).gc()
+    (store.root / "locks" / f"{KEY}.lock").touch()
+    open_file = Path.open
+
+    def refused(self: Path, *given: Any, **named: Any) -> Any:
+        if self.suffix == ".lock":
+            raise PermissionError(errno.EACCES, "of another user", str(self))
+        return open_file(self, *given, **named)
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(BdbenchError, match="a run is using the store"):
+        Store(store.root).gc()
     monkeypatch.undo()
-    assert len(Store(store.root).gc()) == 2
+    before = sorted(path.name for path in (store.root / "locks").iterdir())
+    assert {path.name for path in store.gc()} == {"a" * 16, work}
+    assert sorted(path.name for path in (store.root / "locks").iterdir()) == before
 
 
-def refused(*given: object, **named: object) -> None:
-    raise PermissionError(errno.EACCES, "no")
+def test_a_kill_while_an_artifact_gets_its_name_costs_no_training(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*given: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    for place in ("pathlib.Path.rename", "shutil.rmtree"):
+        with monkeypatch.context() as patches:
+            patches.setattr(place, killed)
+            with pytest.raises(KeyboardInterrupt):
+                publish(store)
+        left = [*store.root.glob(f"work/*/{RESUME}/state"), *store.root.glob("objects/*/*/a.txt")]
+        assert left, place
+    assert Store(store.root).find("data", KEY) is not None
+    publish(store, "c" * 16, "card", {"data": KEY})
+    assert [path.name for path in store.gc()] == [RESUME]
+    assert Store(store.root).find("data", KEY) is not None
 
 
 def test_gc_keeps_what_a_card_rests_on(store: Store) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bdbench.admit import admit
-from bdbench.errors import BdbenchError, CellFailed, DiskError
+from bdbench.errors import BdbenchError, CellFailed, DiskError, told
 from bdbench.execute.graph import Graph
 from bdbench.execute.here import Here
 from bdbench.execute.pool import Pool, Work
@@ -138,9 +138,7 @@ def _error(node: Node, event: Mapping[str, Any]) -> BdbenchError:
             f"the process of {node.stage} `{node.label}` died with status `{event['status']}`",
             "run the same command again: it continues; a status of -9 is often too little memory",
         )
-    kinds = {"cell": CellFailed, "disk": DiskError}
-    kind = kinds.get(event["kind"], BdbenchError)
-    return kind(f"{node.stage} `{node.label}` failed: {event['message']}", event["hint"])
+    return told(event, f"{node.stage} `{node.label}` failed: ")
 
 
 def _admit(store: Store, todo: Plan, strict: bool, listen: Listener) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from bdbench.environment import cores
 from bdbench.errors import BdbenchError
 from bdbench.execute.carry import UNSEEN, carry
-from bdbench.execute.pool import Machine, Work, threads_of
+from bdbench.execute.pool import Looked, Machine, Work, threads_of
 from bdbench.plan import Node
 
 
@@ -34,10 +35,12 @@ class OnRay:
         if self._own:
             _answers(os.environ.get("RAY_ADDRESS", ""))
             quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+            ours = signal.getsignal(signal.SIGTERM)  # Ray puts one of its own in its place
             try:
                 ray.init(address="auto", **quiet)
             except ConnectionError:
                 ray.init(num_cpus=cores(), include_dashboard=False, **quiet)
+            signal.signal(signal.SIGTERM, ours)
         nodes = ray.nodes()
         machines = [node["Resources"] for node in nodes if node["Alive"]]
         self._machines = [
@@ -64,7 +67,7 @@ class OnRay:
         ).remote(str(folder))
         return name
 
-    def gone(self, jobs: Collection[str]) -> Mapping[str, str]:
+    def look(self, jobs: Collection[str]) -> Looked:
         """Tasks that ended; BdbenchError where a machine does not share the store."""
         tasks = [self._tasks[job] for job in jobs]
         ready, _ = self._ray.wait(tasks, num_returns=len(tasks), timeout=0)
@@ -83,11 +86,7 @@ class OnRay:
                     "set BDBENCH_HOME to a folder that every machine of the cluster shares",
                 )
             why[job] = f"its process ended early on {host}"
-        return why
-
-    def held(self, jobs: Collection[str]) -> Mapping[str, str]:
-        """None: Ray does not tell."""
-        return {}
+        return Looked(why)
 
     def cancel(self, jobs: Collection[str]) -> None:
         """Kill the processes of the tasks."""

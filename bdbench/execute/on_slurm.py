@@ -7,13 +7,13 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from bdbench.errors import BdbenchError
 from bdbench.execute.carry import carry
-from bdbench.execute.pool import Machine, Work, threads_of
+from bdbench.execute.pool import Looked, Machine, Work, threads_of
 from bdbench.plan import Node
 
 _MINUTES = 24 * 60
@@ -87,17 +87,18 @@ class OnSlurm:
                 " your site wants",
             ) from error
 
-    def gone(self, jobs: Collection[str]) -> Mapping[str, str]:
-        """Jobs that are not in the queue."""
-        queued = _queue()
-        return {job: f"job {job} left the queue" for job in jobs if job not in queued}
-
-    def held(self, jobs: Collection[str]) -> Mapping[str, str]:
-        """Jobs in the queue with another reason than that others come first."""
-        queued = _queue()
-        return {
-            job: f"`{queued[job]}`" for job in jobs if job in queued and queued[job] not in _TURN
+    def look(self, jobs: Collection[str]) -> Looked:
+        """Jobs that are not in the queue, and those for which it has a reason that stays."""
+        lines = _ask("squeue", "--noheader", "--format=%A %T %r", f"--user={os.getuid()}")
+        queued = {
+            job: (state, why) for job, state, why in
+            (line.split(maxsplit=2) for line in lines.splitlines())
         }
+        return Looked(
+            {job: f"job {job} left the queue" for job in jobs if job not in queued},
+            {job: f"`{queued[job][1]}`" for job in jobs
+             if job in queued and queued[job][0] == "PENDING" and queued[job][1] not in _TURN},
+        )
 
     def cancel(self, jobs: Collection[str]) -> None:
         """`scancel` them."""
@@ -116,12 +117,6 @@ def machines(text: str) -> list[Machine]:
         gpus = re.findall(r"\bgpu(?::[^:,()]+)?:(\d+)", resources)
         found.append(Machine(int(cpus.rstrip("+")), sum(map(int, gpus))))
     return found
-
-
-def _queue() -> dict[str, str]:
-    """Our jobs that are queued or run, with the reason for which they do not run."""
-    lines = _ask("squeue", "--noheader", "--format=%A %r", f"--user={os.getuid()}").splitlines()
-    return {job: why for job, _, why in (line.partition(" ") for line in lines)}
 
 
 def _ask(*command: str) -> str:

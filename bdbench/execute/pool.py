@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,6 +36,16 @@ class Machine:
 
     cores: int
     gpus: int = 0
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What a cluster says of jobs, by their names there."""
+
+    gone: Mapping[str, str]
+    """Those that are neither queued nor running any more, with what is known of why."""
+    held: Mapping[str, str] = field(default_factory=dict)
+    """Those that wait for something else than their turn, with what it says of it."""
 
 
 def threads_of(node: Node, machines: Sequence[Machine]) -> int:

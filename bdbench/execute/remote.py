@@ -7,14 +7,14 @@ import os
 import shutil
 import time
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from bdbench.execute.carry import JOB, SAID
-from bdbench.execute.pool import Work
+from bdbench.execute.pool import Looked, Work
 from bdbench.plan import Node
 from bdbench.store import disk_errors
 
@@ -34,11 +34,8 @@ class Cluster(Protocol):
     def submit(self, node: Node, folder: Path) -> str:
         """Queue the job of a folder, with the node's cores and GPUs; returns its name there."""
 
-    def gone(self, jobs: Collection[str]) -> Mapping[str, str]:
-        """Those that are neither queued nor running any more, with what is known of why."""
-
-    def held(self, jobs: Collection[str]) -> Mapping[str, str]:
-        """Those that wait for something else than their turn, with what the cluster says of it."""
+    def look(self, jobs: Collection[str]) -> Looked:
+        """Which of them are gone, and which are held up."""
 
     def cancel(self, jobs: Collection[str]) -> None:
         """Stop them."""
@@ -55,8 +52,8 @@ class _Job:
     folder: Path
     name: str
     tries: int = 1
-    epoch: int = 0
-    """The furthest that was told of."""
+    epoch: int = 1
+    """The furthest that it was at."""
     read: int = 0
 
 
@@ -115,7 +112,7 @@ class Remote:
                 event = json.loads(line)
             except ValueError:  # half a line, of a machine that went away
                 continue
-            if event.get("epoch", 0) > job.epoch:
+            if event.get("epoch", 0) > job.epoch:  # the one before it is done
                 job.tries, job.epoch = 1, event["epoch"]
             if event["event"] == "died":
                 self._lost(job, f"its process died with status {event['status']}")
@@ -129,19 +126,19 @@ class Remote:
 
     def _ask(self) -> None:
         names = {job.name: job for job in self._jobs.values()}
-        for name, why in self._cluster.held(names).items():
+        found = self._cluster.look(names)
+        for name, why in found.held.items():
             if why not in self._told:
                 self._told.add(why)
                 node = names[name].node
                 text = f"{node.stage} {node.label} waits on {self._cluster.name}: {why}"
                 self._said.append((node, {"event": "note", "text": text}))
-        gone = self._cluster.gone(names)
         for job in list(self._jobs.values()):
-            if job.name in gone:
+            if job.name in found.gone:
                 _look(job.folder)
                 self._read(job)
-                if job.node.key in self._jobs and job.name in gone:
-                    self._lost(job, gone[job.name])
+                if job.node.key in self._jobs and job.name in found.gone:
+                    self._lost(job, found.gone[job.name])
         self._asked = time.monotonic()
 
     def _lost(self, job: _Job, why: str) -> None:

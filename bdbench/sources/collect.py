@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from bdbench.api import Faults, add_fault, readable
 from bdbench.environment import cores
-from bdbench.files import settle
+from bdbench.files import force, settle
 from bdbench.sources.decode import decode, encode_jpeg
 from bdbench.sources.sample import Fault, Part, Unusable
 
@@ -142,12 +142,11 @@ def _decode(part: Part, side: int, jpeg: bool, piece: Piece) -> int:
             captions.append(sample.caption)
             labels.append(sample.label)
             sizes.append(len(data))
-        out.flush()
-        os.fsync(out.fileno())
     table = pa.table({
         "key": pa.array(keys, pa.string()), "caption": pa.array(captions, pa.string()),
         "label": pa.array(labels, pa.int64()), "size": pa.array(sizes, pa.int64()),
     })
+    force(piece.pixels)
     aside = piece.index.with_suffix(".new")
     pq.write_table(table.replace_schema_metadata({"faults": json.dumps(faults)}), aside)
     settle(aside, piece.index)

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -26,6 +27,7 @@ from pydantic import ValidationError
 
 from bdbench.environment import git_state, versions
 from bdbench.errors import BdbenchError
+from bdbench.files import force
 from bdbench.hashing import canonical_json, digest, file_digest
 from bdbench.store.artifact import Artifact, Manifest
 from bdbench.store.disk import WRITABLE, default_root, disk_errors
@@ -162,9 +164,12 @@ class Store:
     def in_use(self) -> Iterator[None]:
         """Keep `gc` off while a run goes on: what it has finished belongs to no card yet."""
         place = self.root / "locks" / f"{_RUN}{os.getpid()}-{time.time_ns()}.lock"
-        with FileLock(place):
-            yield
-        place.unlink(missing_ok=True)
+        try:
+            with FileLock(place):
+                yield
+        finally:
+            with suppress(OSError):
+                place.unlink()
 
     def workdir(self, key: str) -> Path:
         """The folder to work in; after a kill it still holds what was saved."""
@@ -196,23 +201,21 @@ class Store:
             stage=stage, key=key, label=label, spec=dict(spec), inputs=dict(inputs), files=files,
             seconds=total, samples=samples, versions=versions(), git=git_state(),
         )
-        for name in files:
-            with (work / name).open("rb") as file:
-                os.fsync(file.fileno())
-        with (work / "manifest.json").open("w", encoding="utf-8") as out:
-            out.write(canonical_json(manifest.model_dump(mode="json")))
-            out.flush()
-            os.fsync(out.fileno())
+        with suppress(FileNotFoundError):  # of one that was pulled, and found corrupt
+            (self.root / PULLED / key).unlink()
         return self.adopt(work, manifest)
 
     def adopt(self, folder: Path, manifest: Manifest) -> Artifact:
         """Move a folder on this disk, with files that are known to be right, to its address."""
         path = self._path(manifest.stage, manifest.key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if (folder / RESUME).exists():
-            # Last of all: a kill before this costs no training.
-            shutil.rmtree(folder / RESUME)
+        text = canonical_json(manifest.model_dump(mode="json"))
+        (folder / "manifest.json").write_text(text, encoding="utf-8")
+        for name in (*manifest.files, "manifest.json"):
+            force(folder / name)
         folder.rename(path)
+        # Last of all: a kill before this costs no training, and one meanwhile leaves it to `gc`.
+        shutil.rmtree(path / RESUME, ignore_errors=True)
         self._checked.add(manifest.key)
         return Artifact(path, manifest)
 
@@ -222,7 +225,7 @@ class Store:
         for path in sorted((self.root / "objects").glob("*/*/manifest.json")):
             try:
                 manifest = Manifest.model_validate_json(path.read_bytes())
-            except (ValidationError, UnicodeDecodeError):
+            except (FileNotFoundError, ValidationError, UnicodeDecodeError):
                 continue
             found.append(Artifact(path.parent, manifest))
         return found
@@ -230,11 +233,13 @@ class Store:
     def gc(self, *, dry_run: bool = False) -> list[Path]:
         """Delete artifacts that no card was made from, unfinished work, old jobs, what is corrupt.
 
-        What is being worked on stays: jobs of a cluster outlive the run that queued them. Returns
-        what was (or would be) deleted. BdbenchError while a run uses the store.
+        Returns what was (or would be) deleted. BdbenchError while a run uses the store, or a job
+        of a cluster, which outlives the run that queued it.
         """
-        for lock in sorted((self.root / "locks").glob(f"{_RUN}*.lock")):
-            if self._held(lock.stem):
+        runs = [path.stem for path in (self.root / "locks").glob(f"{_RUN}*.lock")]
+        keys = [path.name.partition(".")[0] for path in (self.root / "work").glob("[!.]*")]
+        for name in (*runs, *keys):
+            if self._held(name):
                 raise BdbenchError(
                     f"a run is using the store `{self.root}`, and what it has finished belongs to"
                     " no card yet", "wait for it, or stop it: the same command continues it",
@@ -248,30 +253,30 @@ class Store:
                 keep.add(key)
                 todo.extend(artifacts[key].manifest.inputs.values())
         doomed = [a.path for key, a in artifacts.items() if key not in keep]
-        doomed += [
-            path for path in sorted((self.root / "work").glob("*"))
-            if not self._held(path.name.partition(".")[0])
-        ]
-        for name in ("jobs", "corrupt"):
+        doomed += sorted((self.root / "objects").glob(f"*/*/{RESUME}"))
+        for name in ("work", "jobs", "corrupt"):
             doomed += sorted((self.root / name).glob("*"))
         if not dry_run:
             with disk_errors(self.root):
                 for path in doomed:
-                    for about in ("checked", PULLED):
-                        (self.root / about / path.name).unlink(missing_ok=True)
+                    if path.parent.parent == self.root / "objects":
+                        for about in ("checked", PULLED):
+                            (self.root / about / path.name).unlink(missing_ok=True)
                     if path.is_dir():
                         shutil.rmtree(path)
-                    else:
+                    elif path.exists():
                         path.unlink()  # a probe that a kill left behind
         return doomed
 
     def _held(self, key: str) -> bool:
-        lock = FileLock(self.root / "locks" / f"{key}.lock", timeout=0)
         try:
-            with lock:
-                return False
-        except (TimeoutError, PermissionError):  # of another user, who alone can tell
+            with (self.root / "locks" / f"{key}.lock").open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:  # it is held, or of another user, who alone can tell
             return True
+        return False
 
 
 __all__ = ["PULLED", "RESUME", "Artifact", "Manifest", "Store", "default_root", "disk_errors"]

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ValidationError
 
 from bdbench.errors import BdbenchError
-from bdbench.hashing import canonical_json, file_digest
+from bdbench.hashing import file_digest
 from bdbench.store import PULLED, RESUME, Artifact, Manifest, Store, disk_errors
 from bdbench.store.artifact import address
 
@@ -188,8 +188,6 @@ def _take(store: Store, remote: Remote, manifest: Manifest) -> Artifact:
         path = place / name
         if not path.is_file() or file_digest(path) != sha256:
             remote.fetch(manifest, name, path)
-    text: dict[str, Any] = manifest.model_dump(mode="json")
-    (place / _MANIFEST).write_text(canonical_json(text), encoding="utf-8")
     (store.root / PULLED).mkdir(exist_ok=True)
     (store.root / PULLED / manifest.key).touch()
     return store.adopt(place, manifest)

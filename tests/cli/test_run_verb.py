@@ -271,6 +271,7 @@ def test_ctrl_c_and_the_like_say_that_the_same_command_continues(
         shutil.copytree(shared_store / "objects" / stage, tmp_path / "objects" / stage)
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
         "from bdbench.cli.main import main; main()"
     )
     process = subprocess.Popen(

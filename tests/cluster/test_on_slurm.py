@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from bdbench.errors import BdbenchError
 from bdbench.execute import execute, on_slurm
 from bdbench.execute.carry import JOB
 from bdbench.execute.on_slurm import OnSlurm
-from bdbench.execute.pool import Machine, Work
+from bdbench.execute.pool import Looked, Machine, Work
 from bdbench.plan import Node, Plan
 from bdbench.store import Store
 from tests.cluster import slurm
@@ -136,17 +136,17 @@ class Local(OnSlurm):
 
     executor = "local"
 
-    def gone(self, jobs: Collection[str]) -> Mapping[str, str]:
+    def look(self, jobs: Collection[str]) -> Looked:
         def runs(pid: str) -> bool:
             try:
                 return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
             except FileNotFoundError:
                 return False
 
-        return {job: "it ended" for job in jobs if not runs(job)}
+        return Looked({job: "it ended" for job in jobs if not runs(job)})
 
     def cancel(self, jobs: Collection[str]) -> None:
-        for job in set(jobs) - set(self.gone(jobs)):
+        for job in set(jobs) - set(self.look(jobs).gone):
             with suppress(ProcessLookupError):
                 os.kill(int(job), signal.SIGKILL)
 
@@ -158,7 +158,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place.mkdir()
     for name, does in {
         "sinfo": "echo '64 (null)'; echo '16+ gpu:a100:4(S:0-1),gpu:t4:2'",
-        "squeue": "echo 7 AssocGrpGRES; echo 9 Priority; echo 10 None; echo 11 Bad one",
+        "squeue": "echo 7 PENDING AssocGrpGRES; echo 9 PENDING Priority; echo 10 RUNNING None;"
+                  "echo 11 PENDING Bad one; echo 12 COMPLETING NonZeroExitCode",
         "sbatch": f"cat \"$1\" > {tmp_path}/job.sh; echo Submitted batch job 7",
         "srun": "", "scancel": "",
     }.items():
@@ -212,13 +213,14 @@ def test_a_job_asks_for_the_cores_and_gpus_of_its_node(site: Path) -> None:
 @needs_submitit
 def test_a_job_that_left_the_queue_is_gone(site: Path) -> None:
     found = place(site, Node("poison", "badnet", {}, {}))
-    assert found.gone(["7", "8"]) == {"8": "job 8 left the queue"}
+    assert found.look(["7", "8"]).gone == {"8": "job 8 left the queue"}
 
 
 @needs_submitit
 def test_why_a_job_waits_is_told_unless_it_is_a_matter_of_time(site: Path) -> None:
     found = place(site, Node("poison", "badnet", {}, {}))
-    assert found.held(["7", "9", "10", "11", "12"]) == {"7": "`AssocGrpGRES`", "11": "`Bad one`"}
+    every = ["7", "9", "10", "11", "12"]
+    assert found.look(every) == Looked({}, {"7": "`AssocGrpGRES`", "11": "`Bad one`"})
 
 
 def test_cores_and_gpus_of_a_site() -> None:

@@ -16,7 +16,7 @@ from bdbench.errors import DiskError
 from bdbench.execute import carry as carrying
 from bdbench.execute import remote
 from bdbench.execute.carry import JOB, SAID, UNSEEN, carry
-from bdbench.execute.pool import Machine, Work, threads_of
+from bdbench.execute.pool import Looked, Machine, Work, threads_of
 from bdbench.execute.remote import TRIES, Remote
 from bdbench.plan import Node, Plan
 from bdbench.store import Store
@@ -43,11 +43,11 @@ class Fake:
         self.on_submit(folder)
         return str(len(self.queued))
 
-    def gone(self, jobs: Collection[str]) -> Mapping[str, str]:
-        return {job: why for job, why in self.ended.items() if job in jobs}
-
-    def held(self, jobs: Collection[str]) -> Mapping[str, str]:
-        return {job: why for job, why in self.waits.items() if job in jobs}
+    def look(self, jobs: Collection[str]) -> Looked:
+        return Looked(*(
+            {job: why for job, why in those.items() if job in jobs}
+            for those in (self.ended, self.waits)
+        ))
 
     def cancel(self, jobs: Collection[str]) -> None:
         self.cancelled += jobs
@@ -146,6 +146,15 @@ def test_an_epoch_further_each_loss_is_the_first(pool: Remote, fake: Fake) -> No
     assert pool.wait() == (NODE, DONE)
 
 
+def test_the_first_epoch_is_no_epoch_further(pool: Remote, fake: Fake) -> None:
+    pool.start(NODE)
+    for attempt in range(1, TRIES + 1):
+        say(fake.queued[-1][1], {"event": "progress", "epoch": 1})
+        assert pool.wait()[1]["event"] == "progress"
+        fake.ended[str(attempt)] = "PREEMPTED"
+        assert pool.wait()[1]["event"] == ("note" if attempt < TRIES else "error")
+
+
 def test_half_a_line_of_a_lost_machine_is_passed_over(pool: Remote, fake: Fake) -> None:
     pool.start(NODE)
     folder = fake.queued[0][1]
@@ -192,13 +201,12 @@ def test_what_a_job_said_before_it_was_gone_counts(pool: Remote, fake: Fake) -> 
     """A job ends and leaves the queue between two looks: it is not lost."""
     pool.start(NODE)
     folder = fake.queued[0][1]
-    gone = fake.gone
 
-    def ends(jobs: Collection[str]) -> Mapping[str, str]:
+    def ends(jobs: Collection[str]) -> Looked:
         say(folder, DONE)
-        return {job: "COMPLETED" for job in jobs} | dict(gone(jobs))
+        return Looked({job: "COMPLETED" for job in jobs})
 
-    fake.gone = ends  # type: ignore[method-assign]
+    fake.look = ends  # type: ignore[method-assign]
     assert pool.wait() == (NODE, DONE)
     assert len(fake.queued) == 1
 

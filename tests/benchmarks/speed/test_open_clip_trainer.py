@@ -38,7 +38,7 @@ from tests.benchmarks.table import DRY, spread
 
 ROOT = Path(__file__).parents[3]
 PACKS = Path(os.environ.get("BDBENCH_DATA") or ROOT.parent / "shared" / "datapacks")
-SHARDS, PAIRS, EPOCHS, ROUNDS = (1, 1_024, 1, 1) if DRY else (2, 7_680, 7, 2)
+SHARDS, PAIRS, EPOCHS, ROUNDS = (1, 1_024, 1, 1) if DRY else (2, 7_680, 5, 3)
 PARTS = 4
 """Files that a shard is unpacked to: open_clip's trainer wants no fewer files than workers."""
 LEAST = 2.0
