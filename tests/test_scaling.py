@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bdbench.plan import DECODERS
 from tests import scaling
 from tests.scaling import GPUS, HOURS, METHODS, SEEDS, simulated, speed, table
 
@@ -26,6 +27,8 @@ def test_the_matrix_is_the_one_that_is_described() -> None:
     todo, found = simulated(8)
     assert len(todo.cards) == 7 * 2 * 8 * 3
     models = 7 * 2 * 3
+    (data,) = (node for node in todo.nodes.values() if node.stage == "data")
+    assert data.threads == DECODERS
     stages = [node.stage for node in todo.nodes.values()]
     assert stages.count("pretrain") == models
     assert stages.count("defend") == models * (2 + 6 * LRS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -126,6 +127,30 @@ def test_the_command_starts_a_cluster_of_its_own_and_is_quiet(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     assert "card: " in done.stdout
     assert all(line.startswith("[") for line in done.stderr.splitlines()), done.stderr
+
+
+@needs_ray
+@pytest.mark.heavy
+def test_it_ends_at_sigterm_as_at_ctrl_c(tmp_path: Path) -> None:
+    run = subprocess.Popen(
+        [sys.executable, "-P", "-c", "from bdbench.cli.main import main; main()", "run",
+         "--recipe", "smoke", "--attack", "none", "--objective", "mmcl", "--defense", "none",
+         "--set", "recipe.pretrain.epochs=500", "--on", "ray"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+        env={**os.environ, "BDBENCH_HOME": str(tmp_path / "home")},
+    )
+    deadline = time.monotonic() + 200
+    while not any((tmp_path / "home" / "work").glob("*/resume/*.safetensors")):
+        assert time.monotonic() < deadline
+        assert run.poll() is None, run.communicate()
+        time.sleep(0.1)
+    run.send_signal(signal.SIGTERM)
+    _, said = run.communicate(timeout=100)
+    assert run.returncode == 130, said
+    assert said.endswith("interrupted\n\nhint: the same command continues\n")
+    while workers():
+        assert time.monotonic() < deadline, "a worker outlived its run"
+        time.sleep(0.2)
 
 
 @needs_ray
