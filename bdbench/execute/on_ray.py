@@ -6,6 +6,7 @@ import itertools
 import os
 import signal
 import socket
+import threading
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ class OnRay:
                 ray.init(address="auto", **quiet)
             except ConnectionError:
                 ray.init(num_cpus=cores(), include_dashboard=False, **quiet)
-            signal.signal(signal.SIGTERM, ours)
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, ours)
         nodes = ray.nodes()
         machines = [node["Resources"] for node in nodes if node["Alive"]]
         self._machines = [

@@ -97,7 +97,7 @@ def test_a_machine_that_does_not_see_the_store(cluster: Any, tmp_path: Path) -> 
     name = place.submit(next(iter(todo.nodes.values())), tmp_path / "not" / "there")
     ray.wait([place._tasks[name]], timeout=120)
     with pytest.raises(BdbenchError, match="does not see the store") as caught:
-        place.gone([name])
+        place.look([name])
     assert caught.value.hint == (
         "set BDBENCH_HOME to a folder that every machine of the cluster shares")
 
