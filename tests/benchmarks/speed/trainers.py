@@ -53,7 +53,7 @@ def theirs(job: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(job["threads"])
     file = ModelFile.model_validate_json((Path(job["model"]) / "model.json").read_bytes())
     training = Training(**job["training"])
-    clock, epoch, samples = Clock(torch.device("cpu")), trainer.train_one_epoch, []
+    clock, epoch, samples = Clock(torch.device(job["device"])), trainer.train_one_epoch, []
 
     def begin(model: Any, data: Any, *given: Any, **named: Any) -> None:
         clock.step()
@@ -68,8 +68,8 @@ def theirs(job: dict[str, Any]) -> dict[str, Any]:
         "train-num-samples": job["samples"], "epochs": training.epochs,
         "batch-size": training.batch, "lr": training.lr, "warmup": training.warmup_steps,
         "wd": training.weight_decay, "beta1": training.beta1, "beta2": training.beta2,
-        "eps": training.eps, "precision": "fp32", "device": "cpu", "workers": job["workers"],
-        "logs": job["folder"], "name": "run", "save-frequency": 0,
+        "eps": training.eps, "precision": "fp32", "device": job["device"],
+        "workers": job["workers"], "logs": job["folder"], "name": "run", "save-frequency": 0,
     }
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     trainer.main(words)
