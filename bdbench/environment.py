@@ -10,6 +10,8 @@ from pathlib import Path
 
 PACKAGES = ("bdbench", "torch", "torchvision", "open_clip_torch", "numpy", "pyarrow")
 """What the figures depend on."""
+DECODERS = 16
+"""Cores for a dataset of files, where there are so many: each decodes a part of it."""
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, get_args
 
+from bdbench.environment import DECODERS
 from bdbench.errors import BdbenchError
 from bdbench.hashing import derive_seed
 from bdbench.registry import ALL, Registry, near
@@ -20,9 +21,6 @@ StageName = Literal["checkpoint", "data", "poison", "pretrain", "defend", "evalu
 STAGES: tuple[StageName, ...] = get_args(StageName)
 STAGE_VERSIONS: dict[StageName, int] = dict.fromkeys(STAGES, 1)
 """Raised when a stage's code changes what comes out of the same spec."""
-
-DECODERS = 16
-"""Cores for a dataset of files, where there are so many: each decodes a part of it."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ def add_cell(
     def stored(label: str, ref: Ref) -> str:
         return result.add(Node("data", label, {
             "dataset": ref.identity(), "resolution": recipe.resolution, "seed": seeds["data"],
-        }, {}, DECODERS if found.local else 1, local=dict(found.local)))
+        }, {}, 1 if found.seeded else DECODERS, local=dict(found.local)))
 
     data = stored(recipe.dataset, found.data)
     tests = {} if found.tests is None else {

@@ -62,10 +62,12 @@ def main() -> None:
         os._exit(1)
     except Exception as error:
         log = Path(job["work"]) / RESUME / f"traceback-{rank}.txt"
+        hint = "the traceback is lost"
         with suppress(OSError):
             log.write_text(traceback.format_exc(), encoding="utf-8")
-        answer({"event": "error", "message": f"{type(error).__name__}: {error}",
-                "hint": f"`{log}` has the traceback", "kind": CellFailed.kind})
+            hint = f"`{log}` has the traceback"
+        answer({"event": "error", "message": f"{type(error).__name__}: {error}", "hint": hint,
+                "kind": CellFailed.kind})
         os._exit(1)
     dist.destroy_process_group()
 

@@ -36,7 +36,7 @@ TESTED, VALIDATED, PROMPTS = 50_000, 50_000, 80_000
 FORWARD = 3.0
 """Assumed: images or prompts a second that are only encoded, over pairs a second trained on."""
 DECODED = 500.0
-"""Assumed: images that a core decodes and scales in a second."""
+"""Assumed: images that a core decodes and scales in a second; at most 16 cores do."""
 MODEL, IMAGE, ROW = 0.41e9, 30e3, 20.0
 """Bytes of a model in fp32 and of a stored image, as the recipe tells, and of a prediction."""
 

@@ -74,6 +74,15 @@ def test_a_file_gets_its_name_once_its_bytes_are_safe(
     assert not aside.exists()
 
 
+def test_what_is_published_is_safe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk, store, key = Disk(monkeypatch), Store(tmp_path), "0" * 16
+    store.prepare()
+    (store.workdir(key) / "a.txt").write_text("one")
+    made = store.publish("data", key, label="", spec={}, inputs={}, seconds=0, samples=0)
+    assert disk.cut(made.path) == []
+    assert Store(tmp_path).find("data", key) is not None
+
+
 class Cut(Exception):
     """The power goes."""
 

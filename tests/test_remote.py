@@ -163,8 +163,13 @@ def test_the_seconds_of_another_machine_tell_nothing_of_this_one(
     made = keys(smoke_card, "data", "poison", "pretrain")
     list(pull(store, Remote(str(place)), made, VERSIONS))
     assert measured(todo, store) == {}
-    for path in (tmp_path / "pulled").iterdir():
-        path.unlink()
+    for stage, key in made:  # corrupt, and made here
+        (folder := tmp_path / "objects" / stage / key).joinpath("manifest.json").unlink()
+        assert Store(tmp_path).find(stage, key) is None
+        shutil.copytree(place / "objects" / stage / key, store.workdir(key), dirs_exist_ok=True)
+        known = json.loads((place / "objects" / stage / key / "manifest.json").read_text())
+        told = {name: known[name] for name in ("label", "spec", "inputs", "samples")}
+        assert store.publish(stage, key, **told, seconds=1).path == folder
     known = {todo.stages[key] for key in measured(todo, store)}
     assert known == {"data", "poison", "pretrain"}
     store.gc()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bdbench.plan import DECODERS
+from bdbench.environment import DECODERS
 from tests import scaling
 from tests.scaling import GPUS, HOURS, METHODS, SEEDS, simulated, speed, table
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -227,13 +230,14 @@ def test_gc_waits_for_what_is_worked_on(
     """A job of a cluster outlives the run that queued it, and reads what no card needs yet."""
     publish(store, "a" * 16)
     (store.root / "work" / work).mkdir()
-    with store.lock(KEY), pytest.raises(BdbenchError, match="a run is using the store"):
+    lock = store.root / "locks" / f"{KEY}.lock"
+    with store.lock(KEY), pytest.raises(BdbenchError, match=f"it holds `{lock}`"):
         Store(store.root).gc()
-    (store.root / "locks" / f"{KEY}.lock").touch()
+    lock.touch()
     open_file = Path.open
 
     def refused(self: Path, *given: Any, **named: Any) -> Any:
-        if self.suffix == ".lock":
+        if self == lock:
             raise PermissionError(errno.EACCES, "of another user", str(self))
         return open_file(self, *given, **named)
 
@@ -241,9 +245,50 @@ def test_gc_waits_for_what_is_worked_on(
     with pytest.raises(BdbenchError, match="a run is using the store"):
         Store(store.root).gc()
     monkeypatch.undo()
-    before = sorted(path.name for path in (store.root / "locks").iterdir())
+    assert {path.name for path in store.gc(dry_run=True)} == {"a" * 16, work}
     assert {path.name for path in store.gc()} == {"a" * 16, work}
-    assert sorted(path.name for path in (store.root / "locks").iterdir()) == before
+
+
+def test_gc_on_a_disk_without_the_systems_locks(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There `FileLock` has another way, and is asked."""
+    publish(store)
+
+    def unsupported(*given: object) -> None:
+        raise OSError(errno.ENOSYS, "not here")
+
+    shared = SimpleNamespace(flock=unsupported, LOCK_SH=fcntl.LOCK_SH, LOCK_NB=fcntl.LOCK_NB)
+    monkeypatch.setattr("bdbench.store.fcntl", shared)
+    with store.in_use(), pytest.raises(BdbenchError, match="a run is using the store"):
+        Store(store.root).gc()
+    (store.root / "locks" / "run-1-1.lock").touch()
+    assert len(store.gc()) == 1
+
+
+def test_a_run_that_begins_while_gc_is_at_work_waits(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(store)
+    order: list[str] = []
+
+    def run() -> None:
+        with Store(store.root).in_use():
+            order.append("run")
+
+    begun = threading.Thread(target=run)
+    rmtree = shutil.rmtree
+
+    def slow(path: Path, *given: Any, **named: Any) -> None:
+        begun.start()
+        time.sleep(0.3)
+        rmtree(path, *given, **named)
+        order.append("gc")
+
+    monkeypatch.setattr("bdbench.store.shutil.rmtree", slow)
+    store.gc()
+    begun.join()
+    assert order == ["gc", "run"]
 
 
 def test_a_kill_while_an_artifact_gets_its_name_costs_no_training(

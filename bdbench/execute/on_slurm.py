@@ -63,7 +63,9 @@ class OnSlurm:
                 "there is no `sbatch` here", "run it on a machine that submits to Slurm"
             )
         self._make = submitit.AutoExecutor
-        self._machines = machines(_ask("sinfo", "--noheader", "--format=%c %G"))
+        partition = os.environ.get("SBATCH_PARTITION")
+        where = [f"--partition={partition}"] if partition else []
+        self._machines = machines(_ask("sinfo", "--noheader", "--format=%c %G", *where))
 
     def submit(self, node: Node, folder: Path) -> str:
         """`sbatch` it; BdbenchError with what Slurm says against it."""

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bdbench.api import Faults, add_fault, readable
-from bdbench.environment import cores
+from bdbench.environment import DECODERS, cores
 from bdbench.files import force, settle
 from bdbench.sources.decode import decode, encode_jpeg
 from bdbench.sources.sample import Fault, Part, Unusable
@@ -94,7 +94,7 @@ def collect(
         (part, side, jpeg, piece)
         for part, piece in zip(parts, pieces, strict=True) if not piece.index.exists()
     ]
-    workers, done = min(len(jobs), cores()), 0
+    workers, done = min(len(jobs), cores(), DECODERS), 0
     if workers < 2:
         for job in jobs:
             done += _decode(*job)

@@ -32,7 +32,7 @@ from bdbench.hashing import canonical_json, digest, file_digest
 from bdbench.store.artifact import Artifact, Manifest
 from bdbench.store.disk import WRITABLE, default_root, disk_errors
 
-_RUN = "run-"
+_RUN, _GC = "run-", "gc"
 RESUME = "resume"
 """Folder of a work directory for training state; dropped on publication."""
 PULLED = "pulled"
@@ -164,10 +164,13 @@ class Store:
     def in_use(self) -> Iterator[None]:
         """Keep `gc` off while a run goes on: what it has finished belongs to no card yet."""
         place = self.root / "locks" / f"{_RUN}{os.getpid()}-{time.time_ns()}.lock"
+        mine = FileLock(place)
+        with self.lock(_GC):  # until it has ended
+            mine.acquire()
         try:
-            with FileLock(place):
-                yield
+            yield
         finally:
+            mine.release()
             with suppress(OSError):
                 place.unlink()
 
@@ -234,15 +237,20 @@ class Store:
         """Delete artifacts that no card was made from, unfinished work, old jobs, what is corrupt.
 
         Returns what was (or would be) deleted. BdbenchError while a run uses the store, or a job
-        of a cluster, which outlives the run that queued it.
+        of a cluster is at work, which outlives the run that queued it. A run that begins waits.
         """
-        runs = [path.stem for path in (self.root / "locks").glob(f"{_RUN}*.lock")]
-        keys = [path.name.partition(".")[0] for path in (self.root / "work").glob("[!.]*")]
-        for name in (*runs, *keys):
-            if self._held(name):
+        if dry_run or not (self.root / "locks").is_dir():
+            return self._gc(dry_run)
+        with disk_errors(self.root), self.lock(_GC):
+            return self._gc(dry_run)
+
+    def _gc(self, dry_run: bool) -> list[Path]:
+        for path in sorted((self.root / "locks").glob("*.lock")):
+            if path.stem != _GC and self._held(path):
                 raise BdbenchError(
                     f"a run is using the store `{self.root}`, and what it has finished belongs to"
-                    " no card yet", "wait for it, or stop it: the same command continues it",
+                    f" no card yet: it holds `{path}`",
+                    "wait for it, or stop it: the same command continues it",
                 )
         artifacts = {a.manifest.key: a for a in self.artifacts()}
         keep: set[str] = set()
@@ -268,13 +276,17 @@ class Store:
                         path.unlink()  # a probe that a kill left behind
         return doomed
 
-    def _held(self, key: str) -> bool:
+    def _held(self, lock: Path) -> bool:
         try:
-            with (self.root / "locks" / f"{key}.lock").open("rb") as file:
+            with lock.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except FileNotFoundError:
             return False
-        except OSError:  # it is held, or of another user, who alone can tell
+        except (BlockingIOError, PermissionError):  # of another user, who alone can tell
+            return True
+        except OSError:  # of a disk without such locks, for which FileLock has others
+            with suppress(TimeoutError), FileLock(lock, timeout=0):
+                return False
             return True
         return False
 
